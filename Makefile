@@ -1,0 +1,38 @@
+# `make demo` and `make test` set up everything on first use and do nothing the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The GPU build of onnxruntime where there is an NVIDIA driver, else the CPU build: they exclude each other.
+ORT := $(if $(shell command -v nvidia-smi),onnx-gpu,onnx)
+DATA ?=
+
+.PHONY: help demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fastloaa needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$(ORT),words,dev]'
+	touch $@
+
+demo: $(VENV)/ready  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
+	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
+
+test: $(VENV)/ready  ## all tests, slow ones too
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --python-executable ../../$(BIN)/python -p fastloaa
+
+bench: $(VENV)/ready  ## time the backends against each other
+	$(BIN)/python bench/speed.py
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

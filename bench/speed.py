@@ -1,0 +1,209 @@
+"""Time every way of writing LoAA against each other: `python bench/speed.py`, `--save` to keep the figures.
+
+All candidates run in turns in one process (see timing.py), so ratios within a run mean something on a busy machine;
+"torch (again)" is a candidate timed against itself, and its ratio is the error of the others.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from providers import EAGER, Provider, compiled, two_gemms
+from rich.console import Console
+from rich.table import Table
+from timing import Timing, copy_bandwidth, describe, in_turns, save
+from torch import Tensor
+
+from fastloaa.adapter import KERNELS
+from fastloaa.grid import TokenGrid
+
+REFERENCE = "conv2d-channels_last"  # the library's own, and the strongest plain Conv2d; ratios are to it
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape: a [batch, 2 + freq * time, dim] input."""
+
+    batch: int
+    freq: int
+    time: int
+    dim: int
+    bottleneck: int
+    kernel: str
+    dtype: str
+    summands: bool
+
+    @property
+    def grid(self) -> TokenGrid:
+        return TokenGrid(self.freq, self.time, prefix_tokens=2)
+
+    def floor_ms(self, mode: str, bandwidth: float) -> float:
+        """Time to move the bytes that must move: forward reads x and the summands and writes the result; backward
+        reads x and the incoming gradient and writes x's."""
+        passes = 4 if self.summands else 2
+        if mode == "forward+backward":
+            passes += 3
+        bytes_ = self.batch * self.grid.tokens * self.dim * DTYPES[self.dtype].itemsize * passes
+        return bytes_ / bandwidth * 1e3
+
+
+class Inputs:
+    """Several sets of the same shapes, so that no call finds its input in a cache by chance."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        dtype = DTYPES[case.dtype]
+        shape = (case.batch, case.grid.tokens, case.dim)
+        taps = KERNELS[case.kernel]
+
+        def draw(*size: int, std: float = 1.0) -> Tensor:
+            return (torch.randn(*size, device=device) * std).to(dtype)
+
+        sets = 4 if device.type == "cuda" else 2
+        self.x = [draw(*shape).requires_grad_() for _ in range(sets)]
+        self.summands = [
+            tuple(draw(*shape).requires_grad_() for _ in range(2 if case.summands else 0)) for _ in range(sets)
+        ]
+        self.grads = [draw(*shape) for _ in range(sets)]
+        # Stored channels_last, as the module stores them.
+        self.down, self.up = (
+            draw(*size, *taps, std=0.03).contiguous(memory_format=torch.channels_last).requires_grad_()
+            for size in ((case.bottleneck, case.dim), (case.dim, case.bottleneck))
+        )
+
+    def forward(self, provider: Provider, grid: TokenGrid, call: int) -> Tensor:
+        which = call % len(self.x)
+        return provider(self.x[which], self.down, self.up, grid, *self.summands[which])
+
+    def inference(self, provider: Provider, grid: TokenGrid, call: int) -> Tensor:
+        with torch.no_grad():
+            return self.forward(provider, grid, call)
+
+    def training(self, provider: Provider, grid: TokenGrid, call: int) -> tuple[Tensor, ...]:
+        which = call % len(self.x)
+        out = self.forward(provider, grid, call)
+        return torch.autograd.grad(out, [self.x[which], self.down, self.up, *self.summands[which]], self.grads[which])
+
+
+def measure(
+    case: Case, device: torch.device, rounds: int, bandwidth: float, with_compile: bool
+) -> list[dict[str, Any]]:
+    """Rows of one shape, forward and forward+backward, after checking that all candidates compute the same."""
+    torch.manual_seed(0)
+    inputs = Inputs(case, device)
+    providers = dict(EAGER)
+    if with_compile:
+        providers |= {f"{name}, compiled": compiled(provider) for name, provider in EAGER.items()}
+    check_equal(case, inputs, providers)
+
+    rows = []
+    for mode, run in (("forward", inputs.inference), ("forward+backward", inputs.training)):
+        candidates: dict[str, Callable[[int], Any]] = {
+            name: partial(run, provider, case.grid) for name, provider in providers.items()
+        }
+        candidates["torch (again)"] = partial(run, EAGER["torch"], case.grid)
+        if mode == "forward":
+            candidates["two GEMMs alone"] = partial(run, two_gemms, case.grid)
+        timings = in_turns(candidates, device, rounds)
+        floor = case.floor_ms(mode, bandwidth)
+        rows += [row(case, mode, provider, timing, floor, bandwidth) for provider, timing in timings.items()]
+    return rows
+
+
+def check_equal(case: Case, inputs: Inputs, providers: dict[str, Provider]) -> None:
+    expected = inputs.inference(EAGER["conv2d"], case.grid, 0).double()
+    bound = 1e-5 if case.dtype == "fp32" else 2e-2
+    for name, provider in providers.items():
+        error = (inputs.inference(provider, case.grid, 0).double() - expected).norm() / expected.norm()
+        if not error < bound:
+            sys.exit(f"{name} computes something else on {case}: relative error {error:.1e}; nothing was timed")
+
+
+def row(case: Case, mode: str, provider: str, timing: Timing, floor: float, bandwidth: float) -> dict[str, Any]:
+    """One line of a results file; names are those that docs and plots read."""
+    return {
+        "bench": "speed",
+        "provider": provider,
+        "mode": mode,
+        **{name: getattr(case, name) for name in case.__dataclass_fields__},
+        "best_ms": round(timing.best, 4),
+        "median_ms": round(timing.median, 4),
+        "p20_ms": round(timing.percentile(20), 4),
+        "p80_ms": round(timing.percentile(80), 4),
+        "floor_ms": round(floor, 4),
+        "gbps": round(floor / timing.median * bandwidth / 1e9, 1),
+    }
+
+
+def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
+    title = (
+        f"B={case.batch} grid {case.freq}x{case.time} d={case.dim} r={case.bottleneck} {case.kernel} {case.dtype}, "
+        + ("block_out + skip + branch" if case.summands else "branch alone")
+    )
+    table = Table(title=title, title_justify="left", expand=False)
+    table.add_column("", no_wrap=True)
+    for column in ("best ms", "median ms", "GB/s", "of floor", "best ratio", "median ratio"):
+        table.add_column(column, justify="right")
+    for mode in ("forward", "forward+backward"):
+        part = [r for r in rows if r["mode"] == mode]
+        one = next(r for r in part if r["provider"] == REFERENCE)
+        table.add_row(f"[bold]{mode}[/bold]")
+        for r in sorted(part, key=lambda r: r["best_ms"]):
+            table.add_row(
+                r["provider"],
+                f"{r['best_ms']:.3f}",
+                f"{r['median_ms']:.3f}",
+                f"{r['gbps']:.0f}",
+                f"{r['floor_ms'] / r['median_ms']:.0%}",
+                f"{r['best_ms'] / one['best_ms']:.2f}",
+                f"{r['median_ms'] / one['median_ms']:.2f}",
+            )
+    console.print(table)
+
+
+def cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
+    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid]
+    return [
+        Case(batch, freq, time, arguments.dim, bottleneck, kernel, dtype, summands)
+        for batch in arguments.batch
+        for freq, time in grids
+        for bottleneck in arguments.bottleneck
+        for kernel in arguments.kernel
+        for dtype in arguments.dtype or (["bf16", "fp32"] if device.type == "cuda" else ["fp32"])
+        for summands in (False, True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--grid", nargs="+", default=["8x64"], help="FREQxTIME, e.g. 8x64 12x101")
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--bottleneck", type=int, nargs="+", default=[36])
+    parser.add_argument("--kernel", nargs="+", choices=list(KERNELS), default=["time", "freq"])
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="default: bf16 and fp32 on a GPU, else fp32")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--compile", action="store_true", help="torch.compile of each as well (minutes)")
+    parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+
+    console, device = Console(), torch.device(arguments.device)
+    console.print(describe(device), soft_wrap=True)
+    bandwidth = copy_bandwidth(device)
+    console.print(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; the floor is the bytes that must move over it")
+    rows: list[dict[str, Any]] = []
+    for case in cases(arguments, device):
+        measured = measure(case, device, arguments.rounds, bandwidth, arguments.compile)
+        show(console, case, measured)
+        rows += measured
+    if arguments.save:
+        console.print(f"saved to {save('speed', device, rows)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Timing whose ratios can be trusted: candidates in turns, in rotating order, over rotating inputs, in one process."""
+
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastloaa.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per call over all rounds."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        return min(self.samples)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    def percentile(self, share: int) -> float:
+        return statistics.quantiles(self.samples, n=100, method="inclusive")[share - 1]
+
+
+def in_turns(
+    candidates: dict[str, Callable[[int], Any]], device: torch.device, rounds: int, calls: int = 3
+) -> dict[str, Timing]:
+    """Time each candidate `rounds` times, all of them in every round, each round starting with another one.
+
+    A candidate is called with a running number, by which it picks its inputs: on a GPU no tensor should be served
+    from the cache because the call before has just read it. A sample is the mean of `calls` calls.
+    """
+    names = list(candidates)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:  # warm-up: allocator, thread pools, compilation
+        for call in range(3):
+            candidates[name](call)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            samples[name].append(_sample(candidates[name], device, turn * calls, calls))
+    return {name: Timing(tuple(values)) for name, values in samples.items()}
+
+
+def _sample(candidate: Callable[[int], Any], device: torch.device, first: int, calls: int) -> float:
+    if device.type == "cuda":
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        for call in range(first, first + calls):
+            candidate(call)
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / calls
+    candidate(first)  # brings code and weights back into the cache after the candidate before
+    begin = time.perf_counter()
+    for call in range(first, first + calls):
+        candidate(call)
+    return (time.perf_counter() - begin) * 1e3 / calls
+
+
+def copy_bandwidth(device: torch.device, bytes_: int = 1 << 28) -> float:
+    """Bytes read and written per second by a plain copy, measured now."""
+    source = torch.rand(bytes_ // 4, device=device)
+    target = torch.empty_like(source)
+    timing = in_turns({"copy": lambda _: target.copy_(source)}, device, rounds=20, calls=1)["copy"]
+    return 2 * bytes_ / (timing.best * 1e-3)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a figure must name: processor, versions, date, commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS
+    ).stdout.strip()
+    found: dict[str, Any] = {
+        "gpu": None,
+        "cpu": f"{_cpu_name()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "triton": version("triton"),
+        "cuda": torch.version.cuda,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+    }
+    if device.type == "cuda":
+        query = "clocks.sm,clocks.mem,clocks.max.sm,power.limit,driver_version"
+        smi = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
+        )
+        found |= {"gpu": torch.cuda.get_device_name(device), "clocks": {"query": query, "value": smi.stdout.strip()}}
+    return found
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def save(bench: str, device: torch.device, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write `bench/results/<bench>-<gpu or cpu>-<date>.json`."""
+    about = machine(device)
+    processor = (about["gpu"] or "cpu").lower().replace(" ", "-")
+    path = RESULTS / f"{bench}-{processor}-{about['date']}.json"
+    write_json(path, {"machine": about, "rows": list(rows)})
+    return path
+
+
+def describe(device: torch.device) -> str:
+    """One line for the head of a printed table."""
+    return json.dumps(machine(device))

@@ -1,0 +1,12 @@
+"""fastloaa: fused Look-Aside Adapters (LoAA) that adapt a vision transformer to sound, from training to serving."""
+
+from fastloaa.adapt import adapt, trainable_parameters
+from fastloaa.adapter import LoAA
+from fastloaa.adapter_file import load_adapter, save_adapter
+from fastloaa.functional import loaa
+from fastloaa.grid import TokenGrid
+from fastloaa.models import AST
+
+__version__ = "0.1.0"
+
+__all__ = ["AST", "LoAA", "TokenGrid", "adapt", "loaa", "load_adapter", "save_adapter", "trainable_parameters"]

@@ -1,0 +1,31 @@
+"""The activations an adapter may have, each with its derivative for the hand-written backward passes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function; `backward(grad_output, input)` is its vector-Jacobian product."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+def _relu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    return aten.threshold_backward(grad, x, 0)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": Activation(F.gelu, aten.gelu_backward),  # exact (erf), the paper's and AST's
+    "gelu_tanh": Activation(partial(F.gelu, approximate="tanh"), partial(aten.gelu_backward, approximate="tanh")),
+    "relu": Activation(F.relu, _relu_backward),
+    "silu": Activation(F.silu, aten.silu_backward),
+}

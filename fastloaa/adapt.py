@@ -1,0 +1,209 @@
+"""Put Look-Aside Adapters into a model, freeze the rest."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from fastloaa.adapter import Kernel, LoAA, kernel_size
+from fastloaa.functional import Backend
+from fastloaa.grid import TokenGrid
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Where adapters stand and what they are like; saved beside their weights. Kernels are (frequency, time) taps."""
+
+    attn: tuple[int, int] | None
+    ffn: tuple[int, int] | None
+    bottleneck: int
+    bias: bool = False
+    scale: float = 1.0
+    dropout: float = 0.0
+    activation: str = "gelu"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "AdaptConfig":
+        kernels = {site: values[site] and tuple(values[site]) for site in ("attn", "ffn")}
+        return cls(**(values | kernels))
+
+
+@runtime_checkable
+class AudioTransformer(Protocol):
+    """What `adapt` needs of a model that is more than a timm ViT: `AST` is one."""
+
+    backbone: VisionTransformer
+    head: nn.Module
+
+    @property
+    def grid(self) -> TokenGrid: ...
+
+
+class AdaptedBlock(nn.Module):
+    """A timm transformer block with adapters beside its attention and its FFN.
+
+    Takes over the block's children under their own names, so the backbone's state dict keeps its keys. An adapter
+    reads the normed input of its block, and its output joins the residual sum after LayerScale and DropPath.
+    """
+
+    def __init__(self, block: Block, loaa_attn: LoAA | None, loaa_ffn: LoAA | None) -> None:
+        super().__init__()
+        for name, child in block.named_children():
+            self.add_module(name, child)
+        self.loaa_attn = loaa_attn
+        self.loaa_ffn = loaa_ffn
+        self.train(block.training)
+
+    def forward(self, x: Tensor, **attention: Any) -> Tensor:
+        """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
+        normed = self.norm1(x)
+        out = self.drop_path1(self.ls1(self.attn(normed, **attention)))
+        x = x + out if self.loaa_attn is None else self.loaa_attn(normed, out, x)
+        normed = self.norm2(x)
+        out = self.drop_path2(self.ls2(self.mlp(normed)))
+        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed, out, x)
+
+
+def adapt(
+    model: ModelT,
+    attn: Kernel | None = "time",
+    ffn: Kernel | None = "freq",
+    bottleneck: int = 36,
+    *,
+    bias: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    activation: str = "gelu",
+    backend: Backend = "auto",
+) -> ModelT:
+    """Put LoAA beside every transformer block of `model`, freeze the backbone, leave adapters and head trainable.
+
+    The defaults are the paper's best at 5% of the parameters (table 3: Attn(T) FFN(F), r = 36). The adapted model's
+    outputs are those of the plain one until the first optimiser step.
+
+    Args:
+        model: `AST`, or a timm VisionTransformer (cls only, cls + dist, registers). Changed in place.
+        attn: kernel of the adapters beside attention, None for none; "time", "freq", "linear" or (frequency, time).
+        ffn: the same beside the FFN. With both None only the head trains: a linear probe.
+        bottleneck: hidden width r.
+        bias, scale, dropout, activation, backend: as for `LoAA`.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        TypeError: a model or a block that adapters cannot be put into.
+        ValueError: a model that has adapters already, or settings that `LoAA` refuses.
+    """
+    vit = vision_transformer(model)
+    grid = token_grid(model)
+    if adapt_config(model) is not None:
+        raise ValueError("the model has been adapted already; build a fresh one, or load other weights into this one")
+    config = AdaptConfig(
+        attn=None if attn is None else kernel_size(attn),
+        ffn=None if ffn is None else kernel_size(ffn),
+        bottleneck=bottleneck,
+        bias=bias,
+        scale=scale,
+        dropout=dropout,
+        activation=activation,
+    )
+    blocks = [_check_block(index, block) for index, block in enumerate(vit.blocks)]
+    for index, block in enumerate(blocks):
+        like = block.norm1.weight  # adapters are born on the device and in the dtype of their block
+
+        def adapter(kernel: tuple[int, int] | None, like: Tensor = like) -> LoAA | None:
+            if kernel is None:
+                return None
+            return LoAA(
+                vit.embed_dim,
+                bottleneck,
+                kernel,
+                freq_bins=grid.freq_bins,
+                prefix_tokens=grid.prefix_tokens,
+                token_order=grid.token_order,
+                bias=bias,
+                scale=scale,
+                dropout=dropout,
+                activation=activation,
+                backend=backend,
+                device=like.device,
+                dtype=like.dtype,
+            )
+
+        vit.blocks[index] = AdaptedBlock(block, adapter(config.attn), adapter(config.ffn))
+    model.loaa_config = config
+    freeze_backbone(model)
+    return model
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Make the adapters and the head trainable and everything else frozen."""
+    model.requires_grad_(False)
+    trainable = [m for m in model.modules() if isinstance(m, LoAA)]
+    for module in (*trainable, *head_modules(model).values()):
+        module.requires_grad_(True)
+
+
+def adapt_config(model: nn.Module) -> AdaptConfig | None:
+    """How `model` has been adapted, None if it has not."""
+    return getattr(model, "loaa_config", None)
+
+
+def vision_transformer(model: nn.Module) -> VisionTransformer:
+    """The timm ViT inside `model`, or `model` itself.
+
+    Raises:
+        TypeError: there is none.
+    """
+    vit = model.backbone if isinstance(model, AudioTransformer) else model
+    if not isinstance(vit, VisionTransformer):
+        raise TypeError(
+            f"adapters go into fastloaa.AST or a timm VisionTransformer, got {type(model).__name__}; "
+            f"for other models put fastloaa.LoAA beside the blocks yourself"
+        )
+    return vit
+
+
+def token_grid(model: nn.Module) -> TokenGrid:
+    """How the tokens of `model` lie: AST says it itself, a timm ViT's patches are row-major (frequency = rows).
+
+    Raises:
+        TypeError: the tokens do not keep to a grid.
+    """
+    if isinstance(model, AudioTransformer):
+        return model.grid
+    vit = vision_transformer(model)
+    if vit.dynamic_img_size or not isinstance(vit.patch_drop, nn.Identity):
+        raise TypeError(
+            "the model was built with dynamic_img_size or patch_drop_rate, so its tokens keep to no fixed grid; "
+            "build it without them: timm.create_model(..., img_size=(mel_bins, frames))"
+        )
+    rows, cols = vit.patch_embed.grid_size
+    return TokenGrid(rows, cols, vit.num_prefix_tokens)
+
+
+def head_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The trainable head by name: AST's LayerNorm + Linear; a timm ViT's classifier(s) and the norm before them."""
+    names = ("head",) if isinstance(model, AudioTransformer) else ("fc_norm", "head", "head_dist")
+    return {name: module for name in names if (module := getattr(model, name, None)) is not None}
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of weights that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _check_block(index: int, block: nn.Module) -> Block:
+    if not isinstance(block, Block) or type(block).forward is not Block.forward:
+        raise TypeError(
+            f"block {index} is a {type(block).__name__}; adapters stand beside timm's pre-norm Block "
+            f"(x + attn(norm1(x)), x + mlp(norm2(x))): choose a model made of those"
+        )
+    return cast(Block, block)

@@ -1,0 +1,139 @@
+"""LoAA, the module."""
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastloaa.activations import ACTIVATIONS
+from fastloaa.functional import Backend, Choice, choose_backend, loaa
+from fastloaa.grid import TokenGrid, TokenOrder
+
+Kernel = Literal["time", "freq", "linear"] | tuple[int, int]
+KERNELS: dict[str, tuple[int, int]] = {"time": (1, 3), "freq": (3, 1), "linear": (1, 1)}
+
+
+def kernel_size(kernel: Kernel) -> tuple[int, int]:
+    """(frequency, time) taps of a kernel given by name or as an odd pair.
+
+    Raises:
+        ValueError: an unknown name, an even or non-positive size.
+    """
+    size = KERNELS.get(kernel) if isinstance(kernel, str) else tuple(kernel)
+    if size is None or len(size) != 2 or any(not isinstance(k, int) or k < 1 or k % 2 == 0 for k in size):
+        names = ", ".join(f'"{name}" = {value}' for name, value in KERNELS.items())
+        raise ValueError(f"kernel is {names}, or a pair (frequency, time) of odd sizes; got {kernel!r}")
+    return size[0], size[1]
+
+
+class LoAA(nn.Module):
+    """Look-Aside Adapter beside a transformer block (LoAA, Interspeech 2024, section 2.3).
+
+    The down- and up-projections are 1-D convolutions along time or frequency of the token grid. `down` starts from
+    Kaiming, `up` from zero, so the adapted model starts as the model it was.
+
+    Args:
+        dim: width of the tokens, d.
+        bottleneck: width of the hidden rows, r.
+        kernel: "time" = (1, 3), "freq" = (3, 1), "linear" = (1, 1), or any odd pair (frequency, time).
+        freq_bins, prefix_tokens, token_order: the grid, see `TokenGrid`; time steps follow from the token count.
+        bias: biases on both convolutions. The paper's parameter counts say it has none.
+        scale: factor on the branch.
+        dropout: probability of dropping a hidden activation in training.
+        activation: "gelu" (exact), "gelu_tanh", "relu" or "silu".
+        backend: "auto", "triton", "torch" or "reference"; all give the same result within rounding.
+
+    `down.weight` [r, d, kf, kt] and `up.weight` [d, r, kf, kt] are those of Conv2d (stored channels_last, which is how
+    a GEMM wants them), so the state dict of an adapter made of plain Conv2d loads unchanged.
+
+    Raises:
+        ValueError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        bottleneck: int,
+        kernel: Kernel = "time",
+        *,
+        freq_bins: int,
+        prefix_tokens: int = 0,
+        token_order: TokenOrder = "freq",
+        bias: bool = False,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        activation: str = "gelu",
+        backend: Backend = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if dim < 1 or bottleneck < 1:
+            raise ValueError(f"dim and bottleneck are at least 1, got dim={dim}, bottleneck={bottleneck}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is a probability in [0, 1), got {dropout}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+        TokenGrid(freq_bins, 1, prefix_tokens, token_order)  # its own errors for a bad grid
+        size = kernel_size(kernel)
+        self.freq_bins, self.prefix_tokens, self.token_order = freq_bins, prefix_tokens, token_order
+        self.scale, self.dropout, self.activation, self.backend = float(scale), float(dropout), activation, backend
+        padding = (size[0] // 2, size[1] // 2)
+        options: dict[str, Any] = {"padding": padding, "bias": bias, "device": device, "dtype": dtype}
+        self.down = nn.Conv2d(dim, bottleneck, size, **options)
+        self.up = nn.Conv2d(bottleneck, dim, size, **options)
+        self.to(memory_format=torch.channels_last)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming for `down`, zero for `up` (and biases as Conv2d has them, `up`'s zero)."""
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        for bias in (self.down.bias, self.up.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor, block_out: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
+        """The branch, plus `block_out` and `skip` where given, in one pass.
+
+        Args:
+            x: [batch, tokens, dim], the normed input of the block.
+            block_out, skip: [batch, tokens, dim], the block's own output and the residual stream.
+
+        Returns:
+            [batch, tokens, dim].
+        """
+        hidden_mask = None
+        if self.training and self.dropout:
+            ones = x.new_ones(x.shape[0], x.shape[1], self.down.out_channels, dtype=self.down.weight.dtype)
+            hidden_mask = F.dropout(ones, self.dropout)
+        return loaa(
+            x,
+            self.down.weight,
+            self.up.weight,
+            freq_bins=self.freq_bins,
+            prefix_tokens=self.prefix_tokens,
+            token_order=self.token_order,
+            block_out=block_out,
+            skip=skip,
+            down_bias=self.down.bias,
+            up_bias=self.up.bias,
+            hidden_mask=hidden_mask,
+            scale=self.scale,
+            activation=self.activation,
+            backend=self.backend,
+        )
+
+    def explain(self, x: Tensor) -> Choice:
+        """Which backend will run for input `x`, and why; print it."""
+        return choose_backend(x, self.backend)
+
+    def extra_repr(self) -> str:
+        return (
+            f"freq_bins={self.freq_bins}, prefix_tokens={self.prefix_tokens}, token_order={self.token_order!r}, "
+            f"scale={self.scale}, dropout={self.dropout}, activation={self.activation!r}, backend={self.backend!r}"
+        )

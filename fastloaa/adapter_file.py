@@ -1,0 +1,144 @@
+"""Adapters alone on disk: adapters + head with their configuration, a few MB beside the backbone they were made for."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastloaa.adapt import (
+    AdaptConfig,
+    ModelT,
+    adapt,
+    adapt_config,
+    head_modules,
+    token_grid,
+    vision_transformer,
+)
+from fastloaa.adapter import LoAA
+from fastloaa.files import FileError, read_safetensors, write_safetensors
+
+
+class AdapterError(ValueError):
+    """An adapter file that does not fit the model."""
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> None:
+    """Write the adapters and the head of an adapted model, with their configuration, as safetensors.
+
+    The file also says which backbone they belong to (its shape and a fingerprint of its frozen weights) and, for AST,
+    how to build the model again.
+
+    Raises:
+        ValueError: a model that has not been adapted.
+    """
+    config = adapt_config(model)
+    if config is None:
+        raise ValueError("the model has no adapters to save; call adapt(model, ...) first")
+    metadata = {
+        "kind": "adapter",
+        "adapt": config.to_json(),
+        "backbone": _backbone(model),
+        "model": model.config() if hasattr(model, "config") else None,
+    }
+    write_safetensors(path, adapter_state(model), metadata)
+
+
+def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True) -> ModelT:
+    """Load what `save_adapter` wrote into `model`, in place; adapts the model first if it is not yet.
+
+    Args:
+        model: the same architecture on the same frozen weights. Frames may differ: the kernels do not mind.
+        check_backbone: refuse a backbone whose frozen weights are not those the adapters were trained with.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        FileError: missing, damaged, or not an adapter file.
+        AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
+    """
+    state, metadata = read_safetensors(path)
+    if metadata.get("kind") != "adapter":
+        raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
+    made_for, here = metadata["backbone"], _backbone(model, fingerprint=check_backbone)
+    for name, expected in made_for.items():
+        if name in here and here[name] != expected:
+            raise AdapterError(_mismatch(path, name, expected, here[name]))
+    config, present = AdaptConfig.from_json(metadata["adapt"]), adapt_config(model)
+    if present is not None and present != config:
+        raise AdapterError(
+            f"{path}: was saved from {config}, the model has {present}; load it into an un-adapted model"
+        )
+    for name, tensor in _head_state(model).items():
+        if name not in state or state[name].shape != tensor.shape:
+            given = tuple(state[name].shape) if name in state else "nothing"
+            raise AdapterError(
+                f"{path}: holds {given} for {name}, the model has {tuple(tensor.shape)}; "
+                f"build the model with the number of classes that the adapters were trained for"
+            )
+    if present is None:
+        adapt(model, **asdict(config))
+    missing = set(adapter_state(model)) ^ set(state)
+    if missing:
+        raise FileError(
+            f"{path}: damaged, {len(missing)} tensors missing or unknown, such as {min(missing)}; save it again"
+        )
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """State-dict entries of the adapters and the head."""
+    adapters = {
+        f"{name}.{key}": tensor
+        for name, module in model.named_modules()
+        if isinstance(module, LoAA)
+        for key, tensor in module.state_dict().items()
+    }
+    return adapters | _head_state(model)
+
+
+def _head_state(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": tensor
+        for name, module in head_modules(model).items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _backbone(model: nn.Module, fingerprint: bool = True) -> dict[str, Any]:
+    """What adapters depend on in a backbone. Time steps are left out: kernels slide over any number of them."""
+    vit, grid = vision_transformer(model), token_grid(model)
+    described: dict[str, Any] = {
+        "dim": vit.embed_dim,
+        "depth": len(vit.blocks),
+        "freq_bins": grid.freq_bins,
+        "prefix_tokens": grid.prefix_tokens,
+        "token_order": grid.token_order,
+    }
+    return described | ({"fingerprint": backbone_fingerprint(model)} if fingerprint else {})
+
+
+def backbone_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the blocks' frozen weights, rounded to bfloat16 so that a bfloat16 copy has the same one."""
+    adapters = {id(p) for m in model.modules() if isinstance(m, LoAA) for p in m.parameters()}
+    digest = hashlib.sha256()
+    for name, parameter in sorted(vision_transformer(model).blocks.named_parameters()):
+        if id(parameter) not in adapters:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy())
+    return digest.hexdigest()
+
+
+def _mismatch(path: str | Path, name: str, expected: object, given: object) -> str:
+    if name == "fingerprint":
+        return (
+            f"{path}: was trained beside other frozen weights than this model has; load the backbone it was trained "
+            f"with, or pass check_backbone=False if you mean it"
+        )
+    return (
+        f"{path}: made for a backbone with {name}={expected}, this model has {name}={given}; build the matching model"
+    )

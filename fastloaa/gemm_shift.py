@@ -1,0 +1,218 @@
+"""The "torch" backend: one GEMM each way and shifted sums between them, on any device.
+
+A convolution over tokens with t taps is one GEMM to t*r columns followed by a sum of r-wide rows shifted along the
+grid (`fold`); the transposed order (`unfold`, then one GEMM) gives the up-projection. Nothing as wide as the model is
+ever copied, so x is read once. The backward pass is the same two shapes with the offsets negated.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastloaa.activations import ACTIVATIONS
+from fastloaa.grid import TokenGrid
+
+Offset = tuple[int, int]
+
+
+def loaa_gemm_shift(
+    x: Tensor,
+    down_weight: Tensor,
+    up_weight: Tensor,
+    grid: TokenGrid,
+    *,
+    down_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    hidden_mask: Tensor | None = None,
+    scale: float = 1.0,
+    activation: str = "gelu",
+    block_out: Tensor | None = None,
+    skip: Tensor | None = None,
+) -> Tensor:
+    """The branch plus the summands that are given; shapes as in `loaa_reference`, summands [batch, tokens, dim].
+
+    All tensors have x's dtype and device.
+    """
+    tensors = (x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return _GemmShift.apply(*tensors, grid, scale, activation)
+    pre = _project_down(x, down_weight, down_bias, grid)
+    return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip)
+
+
+class _GemmShift(torch.autograd.Function):
+    """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        down_weight: Tensor,
+        up_weight: Tensor,
+        down_bias: Tensor | None,
+        up_bias: Tensor | None,
+        hidden_mask: Tensor | None,
+        block_out: Tensor | None,
+        skip: Tensor | None,
+        grid: TokenGrid,
+        scale: float,
+        activation: str,
+    ) -> Tensor:
+        pre = _project_down(x, down_weight, down_bias, grid)
+        ctx.save_for_backward(x, down_weight, up_weight, hidden_mask, pre)
+        ctx.settings = grid, scale, activation
+        return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
+        grid, scale, activation = ctx.settings
+        need_x, need_down, need_up, need_down_bias, need_up_bias, need_mask, need_block, need_skip = (
+            ctx.needs_input_grad[:8]
+        )
+        dim, rank, kf, kt = up_weight.shape
+        offsets = _offsets(kf, kt, grid)
+        act = ACTIVATIONS[activation]
+        rows = grad.reshape(-1, dim)  # [M, dim], M = batch * tokens
+
+        d_up = None
+        if need_up:
+            hidden = _hidden(pre, hidden_mask, scale, activation)
+            unfolded = unfold(hidden, grid, offsets).reshape(-1, kf * kt * rank)
+            d_up = (rows.t() @ unfolded).view(dim, kf, kt, rank).permute(0, 3, 1, 2)
+        d_up_bias = rows.sum(0) * scale if need_up_bias else None
+
+        d_x = d_down = d_down_bias = d_mask = None
+        if need_x or need_down or need_down_bias or need_mask:
+            d_unfolded = (rows @ _up_matrix(up_weight)).view(*pre.shape[:2], kf * kt, rank)
+            d_hidden = fold(d_unfolded, grid, _negated(offsets))
+            if scale != 1.0:
+                d_hidden *= scale
+            if need_mask:
+                d_mask = d_hidden * act.forward(pre)
+            if hidden_mask is not None:
+                d_hidden = d_hidden * hidden_mask
+            d_pre = act.backward(d_hidden, pre)
+            d_down_bias = d_pre.sum((0, 1)) if need_down_bias else None
+            if need_x or need_down:
+                d_folded = unfold(d_pre, grid, _negated(offsets)).reshape(-1, kf * kt * rank)
+                if need_x:
+                    d_x = (d_folded @ _down_matrix(down_weight)).view_as(x)
+                if need_down:
+                    d_down = (d_folded.t() @ x.reshape(-1, dim)).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
+        # The summands' gradient is the incoming one itself: passed through, never copied.
+        d_block, d_skip = grad if need_block else None, grad if need_skip else None
+        return d_x, d_down, d_up, d_down_bias, d_up_bias, d_mask, d_block, d_skip, None, None, None
+
+
+def _project_down(x: Tensor, weight: Tensor, bias: Tensor | None, grid: TokenGrid) -> Tensor:
+    """[B, N, dim] -> pre-activation [B, N, r]."""
+    rank, dim, kf, kt = weight.shape
+    taps = F.linear(x.reshape(-1, dim), _down_matrix(weight)).view(*x.shape[:2], kf * kt, rank)
+    pre = fold(taps, grid, _offsets(kf, kt, grid))
+    return pre if bias is None else pre.add_(bias)
+
+
+def _project_up(
+    pre: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    hidden_mask: Tensor | None,
+    scale: float,
+    activation: str,
+    grid: TokenGrid,
+    block_out: Tensor | None,
+    skip: Tensor | None,
+) -> Tensor:
+    """Pre-activation [B, N, r] -> branch + summands [B, N, dim]; the sum rides on the GEMM's accumulation."""
+    dim, rank, kf, kt = weight.shape
+    hidden = _hidden(pre, hidden_mask, scale, activation)
+    unfolded = unfold(hidden, grid, _offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
+    matrix = _up_matrix(weight).t()
+    shape = (*pre.shape[:2], dim)
+    if block_out is not None and skip is not None:
+        out = (block_out + skip).reshape(-1, dim).addmm_(unfolded, matrix).view(shape)
+    elif block_out is not None or skip is not None:
+        summand = block_out if block_out is not None else skip
+        assert summand is not None
+        out = torch.addmm(summand.reshape(-1, dim), unfolded, matrix).view(shape)
+    else:
+        out = torch.mm(unfolded, matrix).view(shape)
+    return out if bias is None else out.add_(bias if scale == 1.0 else bias * scale)
+
+
+def _hidden(pre: Tensor, hidden_mask: Tensor | None, scale: float, activation: str) -> Tensor:
+    """[B, N, r]; the scale is applied here, where rows are r wide, not dim wide."""
+    hidden = ACTIVATIONS[activation].forward(pre)
+    if hidden_mask is not None:
+        hidden = hidden * hidden_mask
+    return hidden if scale == 1.0 else hidden * scale
+
+
+def _down_matrix(weight: Tensor) -> Tensor:
+    """[r, dim, kf, kt] -> [taps * r, dim], tap-major."""
+    return weight.permute(2, 3, 0, 1).flatten(0, 2)
+
+
+def _up_matrix(weight: Tensor) -> Tensor:
+    """[dim, r, kf, kt] -> [dim, taps * r], tap-major; a view when the weight is stored channels_last."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _offsets(kf: int, kt: int, grid: TokenGrid) -> list[Offset]:
+    """For each tap the neighbour it reads, in (slow, fast) axes of the grid as it lies in memory."""
+    pairs = [(f - kf // 2, t - kt // 2) for f in range(kf) for t in range(kt)]
+    return pairs if grid.token_order == "freq" else [(t, f) for f, t in pairs]
+
+
+def _negated(offsets: list[Offset]) -> list[Offset]:
+    return [(-row, -col) for row, col in offsets]
+
+
+def fold(taps: Tensor, grid: TokenGrid, offsets: list[Offset]) -> Tensor:
+    """Shifted sum, [B, N, taps, r] -> [B, N, r]: out[p] = sum over taps k of taps[p + offsets[k], k].
+
+    Neighbours outside the grid count as zero; prefix tokens take the centre tap alone.
+    """
+    centre = offsets.index((0, 0))
+    out = taps[:, :, centre].clone(memory_format=torch.contiguous_format)
+    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
+    taps_grid = taps[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
+    for tap, offset in enumerate(offsets):
+        if tap != centre:
+            (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
+            out_grid[:, to_rows, to_cols] += taps_grid[:, from_rows, from_cols, tap]
+    return out
+
+
+def unfold(hidden: Tensor, grid: TokenGrid, offsets: list[Offset]) -> Tensor:
+    """Shifted copies, [B, N, r] -> [B, N, taps, r]: out[p, k] = hidden[p + offsets[k]], zero outside the grid.
+
+    Prefix tokens appear at the centre tap alone. With negated offsets this is the transpose of `fold`.
+    """
+    if len(offsets) == 1:
+        return hidden.unsqueeze(2)
+    out = hidden.new_zeros(*hidden.shape[:2], len(offsets), hidden.shape[2])
+    out[:, :, offsets.index((0, 0))] = hidden
+    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
+    hidden_grid = hidden[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
+    for tap, offset in enumerate(offsets):
+        if offset != (0, 0):
+            (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
+            out_grid[:, to_rows, to_cols, tap] = hidden_grid[:, from_rows, from_cols]
+    return out
+
+
+def _overlap(grid: TokenGrid, offset: Offset) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """((rows, cols) written, (rows, cols) read) where position p and p + offset both lie on the grid."""
+    (rows, cols), (row, col) = grid.rows_cols, offset
+    return (_shifted(rows, -row), _shifted(cols, -col)), (_shifted(rows, row), _shifted(cols, col))
+
+
+def _shifted(size: int, step: int) -> slice:
+    """The part of an axis that stays on it when moved by -step; empty when the step is longer than the axis."""
+    return slice(max(step, 0), max(size + min(step, 0), 0))

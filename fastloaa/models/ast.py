@@ -1,0 +1,191 @@
+"""AST, the Audio Spectrogram Transformer on any timm VisionTransformer (Gong et al., Interspeech 2021)."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import trunc_normal_
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from fastloaa.audio import FrontEnd
+from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.grid import TokenGrid, pair
+from fastloaa.models.weights import WeightsError, fit_patch_weight, fit_position_embedding, read_backbone
+
+
+class SpectrogramPatches(nn.Module):
+    """Patch embedding of a one-channel spectrogram; the patches may overlap. Stands in for timm's PatchEmbed."""
+
+    def __init__(self, dim: int, grid: TokenGrid, patch: tuple[int, int], stride: tuple[int, int], bias: bool) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, dim, patch, stride, bias=bias)
+        self.grid_size = (grid.freq_bins, grid.time_steps)
+        self.num_patches = grid.patches
+        self.patch_size = patch
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """[batch, 1, mel_bins, frames] -> [batch, patches, dim], frequency-major."""
+        return self.proj(spectrogram).flatten(2).transpose(1, 2)
+
+
+class AST(nn.Module):
+    """Audio Spectrogram Transformer on a timm backbone, with the paper's patch, position-embedding and pooling rules.
+
+    Args:
+        num_classes: outputs of the head (LayerNorm + Linear).
+        frames, mel_bins: size of the spectrogram.
+        patch, stride: of the patch embedding, one number or (frequency, time); stride < patch overlaps.
+        backbone: name of a timm VisionTransformer.
+        weights: "timm" (downloads the ImageNet weights), a path (see `read_backbone`), or None (random). Colour
+            channels of the patch weights are summed; the position embedding is cut or stretched to the grid.
+        backbone_options: further arguments for timm.create_model, e.g. {"depth": 4, "embed_dim": 192, "num_heads": 3}.
+        sample_rate, mean, std: of the front end, see `fastloaa.audio.FrontEnd`.
+        labels: names of the classes, kept with the model wherever it is saved or exported.
+
+    Attributes:
+        front_end: turns waveforms into what the model reads; no weights.
+        grid: how the tokens lie, a `TokenGrid`.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+        TypeError: a backbone that is not a timm VisionTransformer.
+        FileError, WeightsError: a weights file that cannot be read, or does not fit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        frames: int = 1024,
+        mel_bins: int = 128,
+        patch: int | tuple[int, int] = 16,
+        stride: int | tuple[int, int] = 16,
+        backbone: str = "deit_base_distilled_patch16_384",
+        weights: str | Path | None = None,
+        *,
+        backbone_options: Mapping[str, Any] | None = None,
+        sample_rate: int = 16000,
+        mean: float = -4.2677393,
+        std: float = 4.5689974,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is at least 1, got {num_classes}")
+        if labels is not None and len(labels) != num_classes:
+            raise ValueError(f"{len(labels)} labels were given for {num_classes} classes; give one name for each class")
+        self.front_end = FrontEnd(frames, mel_bins, sample_rate, mean=mean, std=std)
+        self.num_classes = num_classes
+        self.labels = None if labels is None else tuple(labels)
+        self._architecture = {
+            "backbone": backbone,
+            "backbone_options": dict(backbone_options or {}),
+            "patch": pair(patch),
+            "stride": pair(stride),
+        }
+        vit = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
+        if not isinstance(vit, VisionTransformer):
+            raise TypeError(f"backbone is the name of a timm VisionTransformer (vit_*, deit_*), got {backbone!r}")
+        self.grid = TokenGrid.from_spectrogram(mel_bins, frames, patch, stride, vit.num_prefix_tokens)
+        source, source_grid = vit.state_dict(), vit.patch_embed.grid_size
+        if weights is not None and weights != "timm":
+            source, source_grid = read_backbone(weights)
+        self.backbone = _fit(vit, self.grid, pair(patch), pair(stride))
+        if weights is not None:
+            _load(self.backbone, source, source_grid, self.grid, str(weights))
+        self.head = nn.Sequential(nn.LayerNorm(vit.embed_dim), nn.Linear(vit.embed_dim, num_classes))
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Normalised log-mel [batch, frames, mel_bins] (what `front_end` returns) -> logits [batch, num_classes]."""
+        if log_mel.dim() != 3 or tuple(log_mel.shape[1:]) != (self.front_end.frames, self.front_end.mel_bins):
+            raise ValueError(
+                f"expected log-mel [batch, frames={self.front_end.frames}, mel_bins={self.front_end.mel_bins}], "
+                f"got {tuple(log_mel.shape)}; model.front_end(waveform) makes it from waveforms"
+            )
+        return self.head(self.embed(log_mel))
+
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """The clip embedding [batch, dim]: (cls + dist) / 2, cls alone, or the mean of the patches without either."""
+        tokens = self.backbone.forward_features(log_mel.transpose(1, 2).unsqueeze(1))
+        classifying = self.grid.prefix_tokens - self.backbone.num_reg_tokens
+        if classifying:
+            return self.backbone.fc_norm(tokens[:, :classifying].mean(1))
+        return self.backbone.fc_norm(tokens[:, self.grid.prefix_tokens :].mean(1))
+
+    def config(self) -> dict[str, Any]:
+        """JSON-ready constructor arguments, without the weights: `AST(**model.config())` is the same architecture."""
+        return {
+            "num_classes": self.num_classes,
+            "labels": self.labels and list(self.labels),
+            **copy.deepcopy(self._architecture),
+            **self.front_end.config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], weights: str | Path | None = None) -> "AST":
+        """The architecture that `config()` describes, whether or not it has been through JSON."""
+        pairs = {name: tuple(config[name]) for name in ("patch", "stride")}
+        return cls(**{**config, **pairs}, weights=weights)
+
+    def save(self, path: str | Path) -> None:
+        """Write backbone and head with their configuration as safetensors; not for adapted models (`save_adapter`).
+
+        `AST.load(path)` brings the model back; `AST(..., weights=path)` takes the backbone alone.
+        """
+        if getattr(self, "loaa_config", None) is not None:
+            raise ValueError(
+                "the model has adapters: save_adapter(model, path) saves them, merge(model) dissolves them"
+            )
+        grid = {"freq_bins": self.grid.freq_bins, "time_steps": self.grid.time_steps}
+        write_safetensors(path, self.state_dict(), {"kind": "model", "config": self.config(), "grid": grid})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AST":
+        """The model that `save` wrote.
+
+        Raises:
+            FileError: not such a file.
+        """
+        state, metadata = read_safetensors(path)
+        if metadata.get("kind") != "model":
+            raise FileError(f"{path}: was not written by AST.save; for a backbone use AST(..., weights=path)")
+        model = cls.from_config(metadata["config"])
+        model.load_state_dict(state)
+        return model
+
+
+def _fit(vit: VisionTransformer, grid: TokenGrid, patch: tuple[int, int], stride: tuple[int, int]) -> VisionTransformer:
+    """Give `vit` a one-channel patch embedding and a position embedding of the grid's size, freshly initialised."""
+    bias = vit.patch_embed.proj.bias is not None
+    vit.patch_embed = SpectrogramPatches(vit.embed_dim, grid, patch, stride, bias)
+    if vit.pos_embed is not None:
+        tokens = grid.patches if vit.no_embed_class else grid.tokens
+        vit.pos_embed = nn.Parameter(torch.empty(1, tokens, vit.embed_dim))
+        trunc_normal_(vit.pos_embed, std=0.02)
+    return vit
+
+
+def _load(
+    vit: VisionTransformer,
+    state: dict[str, Tensor],
+    source_grid: tuple[int, int] | None,
+    grid: TokenGrid,
+    name: str,
+) -> None:
+    """Load a state dict of another grid into a fitted ViT."""
+    state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))}
+    try:
+        if "patch_embed.proj.weight" in state:
+            weight = fit_patch_weight(state["patch_embed.proj.weight"], vit.patch_embed.patch_size)
+            state["patch_embed.proj.weight"] = weight
+        if "pos_embed" in state and vit.pos_embed is not None:
+            prefix = 0 if vit.no_embed_class else grid.prefix_tokens
+            target = (grid.freq_bins, grid.time_steps)
+            state["pos_embed"] = fit_position_embedding(state["pos_embed"], source_grid, target, prefix)
+        vit.load_state_dict(state)
+    except (WeightsError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{name} does not fit the backbone: {reason[:300]}") from error

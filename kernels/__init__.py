@@ -1,0 +1,1 @@
+"""Triton kernels of the fused Look-Aside Adapter; nothing but tensors and integers in here."""
