@@ -1,0 +1,106 @@
+"""AST's augmentations, drawn for each clip of a batch on the batch's device.
+
+All randomness is torch's own for that device: the same seed gives the same draws. None changes its input.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Beta
+from torchaudio.functional import mask_along_axis_iid
+
+from fastloaa.audio.frontend import remove_mean
+
+
+class SpecAugment(nn.Module):
+    """Set one band of mel bins and one stretch of frames of each clip to zero (Park et al., Interspeech 2019).
+
+    Zero on the log-mel scale before normalisation, as AST does. Like torchaudio's transforms it acts in training and
+    evaluation mode alike: leave it out to evaluate.
+
+    Args:
+        freq_mask, time_mask: a mask's width is uniform in 0, 1, ..., this - 1 mel bins or frames, at most what
+            the spectrogram has; 0 switches the mask off. Torchaudio's masks, so AST's, never reach the last one.
+
+    Raises:
+        ValueError: a negative width.
+    """
+
+    def __init__(self, freq_mask: int, time_mask: int) -> None:
+        super().__init__()
+        if freq_mask < 0 or time_mask < 0:
+            raise ValueError(f"mask widths are >= 0, got freq_mask={freq_mask}, time_mask={time_mask}")
+        self.freq_mask, self.time_mask = freq_mask, time_mask
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """`[batch, frames, mel_bins]` -> the same shape."""
+        _, frames, mel_bins = log_mel.shape
+        # torchaudio does not bound the width by the axis and would erase the whole clip most of the time.
+        log_mel = mask_along_axis_iid(log_mel, min(self.freq_mask, mel_bins), 0.0, axis=2)
+        return mask_along_axis_iid(log_mel, min(self.time_mask, frames), 0.0, axis=1)
+
+    def extra_repr(self) -> str:
+        return f"freq_mask={self.freq_mask}, time_mask={self.time_mask}"
+
+
+def mixup(
+    waveform: Tensor,
+    targets: Tensor,
+    alpha: float = 10.0,
+    probability: float = 1.0,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mix each clip with another of the batch: `λ * clip + (1 - λ) * partner`, λ ~ Beta(alpha, alpha), as AST does.
+
+    The clips' means are removed first. A partner comes from a random permutation (AST draws it from the whole
+    dataset) and is cut, or padded with zeros, to the clip it is mixed into: every clip keeps its length.
+
+    Args:
+        waveform: `[batch, samples]`, floating point.
+        targets: `[batch, classes]`, floating point, e.g. one-hot.
+        alpha: of the Beta distribution; AST takes 10, near equal parts.
+        probability: of a clip to be mixed at all; Speech Commands takes 0.6.
+        lengths: int64 `[batch]`, valid samples of each clip; None: all.
+
+    Returns:
+        The mixed waveform, float32 `[batch, samples]`, zeros beyond each length, and the mixed targets.
+
+    Raises:
+        ValueError: another shape or dtype, alpha <= 0, or a probability outside 0 to 1.
+    """
+    if targets.ndim != 2 or len(targets) != len(waveform) or not targets.is_floating_point():
+        raise ValueError(
+            f"expected float targets [batch, classes] for {len(waveform)} clips, got {targets.dtype} "
+            f"{list(targets.shape)}; class numbers become one-hot with torch.nn.functional.one_hot(...).float()"
+        )
+    if not alpha > 0 or not 0 <= probability <= 1:
+        raise ValueError(f"alpha is above 0 and probability from 0 to 1, got {alpha} and {probability}")
+    waveform, lengths = remove_mean(waveform, lengths)
+    batch, samples = waveform.shape
+    concentration = torch.full((batch,), alpha, device=waveform.device)
+    ratio = Beta(concentration, concentration, validate_args=False).sample()  # validation would wait for the device
+    mixed = torch.rand(batch, device=waveform.device) < probability
+    ratio = torch.where(mixed, ratio, 1.0)[:, None]
+    partner = torch.randperm(batch, device=waveform.device)
+    inside = torch.arange(samples, device=waveform.device) < lengths[:, None]
+    waveform = ratio * waveform + (1 - ratio) * waveform[partner] * inside
+    return waveform, ratio * targets + (1 - ratio) * targets[partner]
+
+
+def noise_and_roll(log_mel: Tensor) -> Tensor:
+    """Add uniform noise of a random level and shift in time, as AST does for Speech Commands.
+
+    For NORMALISED features, after `FrontEnd`: noise in 0 to level, level uniform in 0 to 0.1 for each clip; then a
+    circular shift by -10 to 9 frames.
+
+    Args:
+        log_mel: `[batch, frames, mel_bins]`.
+
+    Returns:
+        The same shape and dtype.
+    """
+    batch, frames, _ = log_mel.shape
+    level = torch.rand(batch, 1, 1, device=log_mel.device, dtype=log_mel.dtype) / 10
+    noisy = log_mel + torch.rand_like(log_mel) * level
+    shift = torch.randint(-10, 10, (batch, 1), device=log_mel.device)
+    source = (torch.arange(frames, device=log_mel.device) - shift) % frames  # [batch, frames]
+    return noisy.gather(1, source[..., None].expand_as(noisy))

@@ -1,0 +1,158 @@
+"""Waveforms to what a spectrogram transformer reads, by AST's recipe."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastloaa.audio.logmel import LogMel, check_waveform
+
+STATISTICS: dict[str, tuple[float, float]] = {
+    "audioset": (-4.2677393, 4.5689974),
+    "esc50": (-6.6268077, 5.358466),
+    "speechcommands": (-6.845978, 5.5654526),
+}
+"""(mean, std) of the log-mel spectrograms of AST's datasets, 16 kHz and 128 mel bins, from AST's recipes."""
+
+
+class FrontEnd(nn.Module):
+    """Log-mel features of a fixed number of frames, as AST prepares them, on whatever device the waveform is.
+
+    Per clip: subtract the waveform's mean, `LogMel`, cut or zero-pad at the end to `frames`, augment, then
+    `(x - mean) / (2 * std)`. All shapes follow from the arguments alone, so it compiles and exports to ONNX with any
+    batch and any number of samples. No entries in the state dict.
+
+    Args:
+        frames: frames of the result; one takes 25 ms and the next begins 10 ms later.
+        mel_bins, sample_rate: see `LogMel`.
+        mean, std: of the dataset's log-mel values, see `STATISTICS` and `measure_statistics`; AudioSet's by default.
+
+    Raises:
+        ValueError: frames < 1 or std <= 0, or what `LogMel` refuses.
+
+    Source: `dataloader.py` of AST (Gong et al., Interspeech 2021).
+    """
+
+    def __init__(
+        self,
+        frames: int,
+        mel_bins: int = 128,
+        sample_rate: int = 16000,
+        mean: float = STATISTICS["audioset"][0],
+        std: float = STATISTICS["audioset"][1],
+    ) -> None:
+        super().__init__()
+        if frames < 1 or not std > 0:
+            raise ValueError(f"frames is at least 1 and std is above 0, got frames={frames}, std={std}")
+        self.frames, self.mel_bins, self.sample_rate, self.mean, self.std = frames, mel_bins, sample_rate, mean, std
+        self.log_mel = LogMel(sample_rate, mel_bins)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, ready for JSON: `FrontEnd(**front_end.config())` is the same front end."""
+        return {
+            "frames": self.frames,
+            "mel_bins": self.mel_bins,
+            "sample_rate": self.sample_rate,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    @property
+    def samples(self) -> int:
+        """How many samples fill the frames; what a clip has beyond them only counts towards its mean."""
+        return self.log_mel.window + self.log_mel.shift * (self.frames - 1)
+
+    def forward(
+        self,
+        waveform: Tensor,
+        lengths: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Features of a batch.
+
+        Args:
+            waveform: `[batch, samples]`, floating point, full scale at ±1, any number of samples.
+            lengths: int64 `[batch]`, the valid samples of each clip, 1 <= lengths <= samples; what lies beyond has no
+                influence. None: all are valid.
+            augment: applied to the padded, not yet normalised log-mel spectrogram, e.g. a `SpecAugment`.
+
+        Returns:
+            float32 `[batch, frames, mel_bins]`; a clip shorter than one window is all padding.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        log_mel, _ = self.padded_log_mel(waveform, lengths)
+        if augment is not None:
+            log_mel = augment(log_mel)
+        return (log_mel - self.mean) / (2 * self.std)
+
+    def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The log-mel spectrogram before augmentation and normalisation.
+
+        Returns:
+            log_mel: float32 `[batch, frames, mel_bins]`, zeros in the padding.
+            valid: bool `[batch, frames]`, False in the padding.
+        """
+        # Each frame loses its own mean later; without the clip's, the convolution has no large offset to cancel and
+        # rounds a thousand times less.
+        waveform, lengths = remove_mean(waveform, lengths)
+        # Padding by a fixed amount and cutting to a fixed length keeps the shapes independent of the clip.
+        log_mel = self.log_mel(F.pad(waveform, (0, self.samples))[:, : self.samples])
+        count = (lengths - self.log_mel.window) // self.log_mel.shift + 1  # below 1: none
+        valid = torch.arange(self.frames, device=waveform.device) < count[:, None]
+        return torch.where(valid[..., None], log_mel, 0.0), valid
+
+
+def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Subtract from each clip the mean of its valid samples; what lies beyond them becomes zero.
+
+    Args:
+        waveform: `[batch, samples]`, floating point.
+        lengths: int64 `[batch]`, valid samples of each clip; None: all.
+
+    Returns:
+        The waveform, float32 `[batch, samples]`, and the lengths, int64 `[batch]`.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    check_waveform(waveform)
+    batch, samples = waveform.shape
+    if lengths is None:
+        lengths = torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
+    if lengths.ndim != 1 or lengths.shape[0] != batch or lengths.is_floating_point():
+        raise ValueError(
+            f"expected one length in samples for each of {batch} clips, int64 [batch], "
+            f"got {lengths.dtype} {list(lengths.shape)}"
+        )
+    waveform = waveform.float()
+    valid = torch.arange(samples, device=waveform.device) < lengths[:, None]
+    mean = torch.where(valid, waveform, 0.0).sum(1) / lengths
+    return torch.where(valid, waveform - mean[:, None], 0.0), lengths
+
+
+@torch.no_grad()
+def measure_statistics(front_end: FrontEnd, waveforms: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[float, float]:
+    """Mean and standard deviation of a dataset's log-mel values, the `mean` and `std` of a `FrontEnd`.
+
+    Args:
+        front_end: gives frames, mel bins and rate; its own mean and std are not used.
+        waveforms: batches (waveform, lengths) as `FrontEnd` takes them. Only valid frames count, cut to `frames`.
+
+    Raises:
+        ValueError: no clip is as long as one window.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for waveform, lengths in waveforms:
+        log_mel, valid = front_end.padded_log_mel(waveform, lengths)
+        values = log_mel[valid].cpu().double()  # sums of millions of values
+        count += values.numel()
+        total += values.sum().item()
+        squares += values.square().sum().item()
+    if not count:
+        raise ValueError("no clip is as long as one window, expected at least one; check the recordings")
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -1,0 +1,177 @@
+"""load_audio on files written here by soundfile, against the sounds they were made from."""
+
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from fastloaa.audio import AudioError, load_audio
+
+
+def sine(hertz: float, rate: int, seconds: float = 0.5) -> np.ndarray:
+    """Amplitude 0.5, `[samples]`."""
+    return 0.5 * np.sin(2 * math.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def loudest(waveform: Tensor, rate: int) -> float:
+    """Frequency of the strongest component in Hz, between the bins of the DFT by parabolic interpolation."""
+    spectrum = torch.fft.rfft(waveform * torch.hann_window(len(waveform)), n=8 * len(waveform)).abs().log()
+    top = int(spectrum.argmax())
+    left, middle, right = spectrum[top - 1 : top + 2].tolist()
+    return (top + (left - right) / (2 * (left - 2 * middle + right))) * rate / (8 * len(waveform))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "error"),
+    [
+        ("wav", "PCM_U8", 2**-7),
+        ("wav", "PCM_16", 2**-15),
+        ("wav", "PCM_24", 2**-22),
+        ("wav", "PCM_32", 2**-23),
+        ("wav", "FLOAT", 2**-23),
+        ("wav", "DOUBLE", 2**-23),
+        ("flac", "PCM_16", 2**-15),
+        ("flac", "PCM_24", 2**-22),
+        ("aiff", "PCM_16", 2**-15),
+        ("ogg", "VORBIS", 0.03),
+        ("ogg", "OPUS", 0.03),
+        ("mp3", "MPEG_LAYER_III", 0.03),
+    ],
+)
+def test_decodes_formats(suffix: str, subtype: str, error: float, tmp_path: Path) -> None:
+    path = tmp_path / f"sound.{suffix}"
+    soundfile.write(path, sine(440, 16000), 16000, subtype)
+    waveform = load_audio(path)
+    assert waveform.dtype == torch.float32
+    assert waveform.shape == (8000,)
+    # Lossy codecs smear the edges.
+    np.testing.assert_allclose(waveform[800:-800], sine(440, 16000)[800:-800], atol=error)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_averages_channels(channels: int, suffix: str, tmp_path: Path) -> None:
+    levels = np.arange(1, channels + 1) / channels
+    soundfile.write(tmp_path / f"a.{suffix}", sine(300, 16000)[:, None] * levels, 16000)
+    waveform = load_audio(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(waveform, sine(300, 16000) * levels.mean(), atol=5e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000, 192000])
+@pytest.mark.parametrize("target", [16000, 24000])
+def test_resamples(rate: int, target: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(1000, rate), rate, "FLOAT")
+    waveform = load_audio(tmp_path / "a.wav", target)
+    assert len(waveform) == math.ceil(rate // 2 * target / rate)
+    inner = slice(target // 50, -target // 50)
+    np.testing.assert_allclose(waveform[inner], sine(1000, target)[: len(waveform)][inner], atol=5e-3)
+
+
+@pytest.mark.parametrize("rate", [1000, 11127, 22254, 44101, 15999, 999_983])
+def test_resamples_awkward_rates(rate: int, tmp_path: Path) -> None:
+    """Coprime rates, whose exact filters would take up to gigabytes."""
+    soundfile.write(tmp_path / "a.wav", sine(300, rate), rate, "FLOAT")
+    waveform = load_audio(tmp_path / "a.wav")
+    assert len(waveform) == pytest.approx(8000, rel=3e-4, abs=17)
+    assert loudest(waveform, 16000) == pytest.approx(300, rel=5e-4)
+
+
+def test_removes_what_the_lower_rate_cannot_hold(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(12000, 44100), 44100, "FLOAT")
+    assert load_audio(tmp_path / "a.wav")[400:-400].abs().max() < 5e-3
+
+
+def test_takes_names_as_text(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "größe 1.wav", sine(300, 16000), 16000)
+    assert len(load_audio(str(tmp_path / "größe 1.wav"))) == 8000
+
+
+def test_takes_a_wav_of_unknown_length(tmp_path: Path) -> None:
+    """Written to a pipe, which cannot be rewound to fill in the sizes."""
+    soundfile.write(tmp_path / "a.wav", sine(300, 16000), 16000)
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:4] + b"\xff" * 4 + content[8:40] + b"\xff" * 4 + content[44:])
+    assert content[36:40] == b"data"
+    assert len(load_audio(tmp_path / "a.wav")) == 8000
+
+
+def cut(suffix: str, keep: float, seconds: int = 1) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / f"sound.{suffix}"
+        soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16000 * seconds), 16000)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+        return path
+
+    return make
+
+
+def content(name: str, data: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    return make
+
+
+def samples(values: list[float], rate: int = 16000) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        soundfile.write(folder / "a.wav", np.array(values, dtype=np.float32), rate, "FLOAT")
+        return folder / "a.wav"
+
+    return make
+
+
+def folder_named_like_a_sound(folder: Path) -> Path:
+    (folder / "a.wav").mkdir()
+    return folder / "a.wav"
+
+
+def flac_of_unknown_length(folder: Path) -> Path:
+    path = folder / "a.flac"
+    soundfile.write(path, sine(300, 16000), 16000)
+    data = bytearray(path.read_bytes())
+    (packed,) = struct.unpack(">Q", data[18:26])  # 20 bits rate, 3 channels, 5 bits per sample, 36 samples
+    data[18:26] = struct.pack(">Q", packed >> 36 << 36)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "missing.wav", "no such file"),
+        (folder_named_like_a_sound, "is a folder, expected a sound file"),
+        (content("notes.txt", b"hello " * 99), "not a sound file that libsndfile reads"),
+        (content("a.wav", b"hello " * 99), "not a sound file"),
+        (content("a.mp3", b"hello " * 99), "not a sound file"),
+        (content("a.raw", b"hello " * 99), "not a sound file"),
+        (content("a.ogg", b""), "not a sound file"),
+        (samples([]), "holds no samples"),
+        (samples([0.0, float("nan"), 0.1]), "NaN or infinite"),
+        (samples([0.0, float("inf"), 0.1]), "NaN or infinite"),
+        (samples([0.0] * 9, rate=999), "header says 999 Hz"),
+        (samples([0.0] * 9, rate=1_000_001), "header says 1000001 Hz"),
+        (cut("wav", 0.5), "truncated, 15978 of 32000 bytes"),
+        (cut("wav", 0.001), "not a sound file"),
+        (cut("aiff", 0.5), "truncated"),
+        (cut("flac", 0.5), "truncated or damaged"),
+        (flac_of_unknown_length, "truncated or damaged"),
+    ],
+)
+def test_names_what_is_wrong(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(AudioError, match=message) as caught:
+        load_audio(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_a_cut_stream_is_a_short_recording(suffix: str, tmp_path: Path) -> None:
+    assert 8000 < len(load_audio(cut(suffix, 0.6, seconds=5)(tmp_path))) < 70000
