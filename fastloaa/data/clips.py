@@ -1,0 +1,153 @@
+"""Clips, the splits of a data set, and how clips are divided between them."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+SPLITS = ("train", "validation", "test")
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message is one line that says what was found, expected and to do."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording.
+
+    Attributes:
+        path: the sound file.
+        labels: indices into the data set's classes; one for single-label sets.
+        group: what it shares with clips that must stay on its side of a split (a source recording, a voice).
+    """
+
+    path: Path
+    labels: tuple[int, ...]
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class AudioSplits:
+    """A data set: its classes, in the order of the labels, and its three splits, of which validation may be empty.
+
+    Raises:
+        DataError: train or test is empty, a class name or a file appears twice, a clip has no label or one that is
+            not a class, or a group is in two splits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[Clip, ...]
+    validation: tuple[Clip, ...]
+    test: tuple[Clip, ...]
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            if not getattr(self, split):
+                raise DataError(f"{self.name}: the {split} split is empty; give it at least one clip")
+        for category, count in Counter(self.classes).items():
+            if count > 1:
+                raise DataError(f"{self.name}: class {category!r} is named {count} times; expected distinct names")
+        split_of_path: dict[Path, str] = {}
+        split_of_group: dict[str, str] = {}
+        for split in SPLITS:
+            for clip in getattr(self, split):
+                self._check_labels(clip)
+                if other := split_of_path.get(clip.path):
+                    raise DataError(f"{self.name}: {clip.path} is in {other} and again in {split}; list it once")
+                split_of_path[clip.path] = split
+                if clip.group is not None and (other := split_of_group.setdefault(clip.group, split)) != split:
+                    raise DataError(
+                        f"{self.name}: group {clip.group!r} is in {other} and, with {clip.path}, in {split}; "
+                        "keep a group in one split"
+                    )
+
+    def _check_labels(self, clip: Clip) -> None:
+        if not clip.labels:
+            raise DataError(f"{self.name}: {clip.path} has no label; give it one of {len(self.classes)} classes")
+        for label in clip.labels:
+            if not 0 <= label < len(self.classes):
+                raise DataError(
+                    f"{self.name}: {clip.path} has label {label}; expected 0 to {len(self.classes) - 1}, "
+                    f"for {len(self.classes)} classes"
+                )
+
+    def summary(self) -> str:
+        """One line: the name, the number of classes, the clips in each split."""
+        return (
+            f"{self.name}: {len(self.classes)} classes; clips: {len(self.train)} train, "
+            f"{len(self.validation)} validation, {len(self.test)} test"
+        )
+
+
+def stratified_split(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    """Hold out a fraction of every class, at random, with each group kept whole.
+
+    A class in two groups or more loses at least one to the held-out side; the kept side always retains one. (Where
+    groups span several classes these can contradict each other, and the kept side wins.) The same clips, fraction and
+    seed give the same split on any platform, whatever order the clips come in.
+
+    Args:
+        clips: without a group, a clip is a group of its own.
+        fraction: of each class's clips to hold out, 0 <= fraction < 1; met as closely as whole groups allow.
+        seed: of the random choice.
+
+    Returns:
+        (kept, held out), each ordered by path.
+
+    Raises:
+        DataError: a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise DataError(f"a fraction of {fraction} cannot be held out; expected 0 <= fraction < 1")
+    ordered = sorted(clips, key=lambda clip: clip.path.as_posix())
+    if fraction == 0:
+        return tuple(ordered), ()
+    groups: dict[tuple[bool, str], list[Clip]] = defaultdict(list)
+    for clip in ordered:
+        # The flag keeps a group named like some clip's path apart from that clip.
+        groups[clip.group is not None, clip.group or clip.path.as_posix()].append(clip)
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    held = _choose_groups(
+        [Counter(chain.from_iterable(clip.labels for clip in groups[key])) for key in order], fraction
+    )
+    held_out = {clip for index in held for clip in groups[order[index]]}
+    return (
+        tuple(clip for clip in ordered if clip not in held_out),
+        tuple(clip for clip in ordered if clip in held_out),
+    )
+
+
+def _choose_groups(groups: Sequence[Counter[int]], fraction: float) -> set[int]:
+    """Indices of groups, each given as its number of clips per class, that hold out `fraction` of every class."""
+    members: dict[int, list[int]] = defaultdict(list)  # class -> groups that have it
+    for index, counts in enumerate(groups):
+        for label in counts:
+            members[label].append(index)
+    held: set[int] = set()
+    held_clips: Counter[int] = Counter()
+    kept_groups = Counter({label: len(indices) for label, indices in members.items()})
+
+    def hold(index: int) -> None:
+        held.add(index)
+        held_clips.update(groups[index])
+        kept_groups.subtract(groups[index].keys())
+
+    def free(label: int) -> list[int]:
+        """Groups of the class that can go without taking any class's last group from the kept side."""
+        return [i for i in members[label] if i not in held and all(kept_groups[other] > 1 for other in groups[i])]
+
+    for label in sorted(members, key=lambda label: (len(members[label]), label)):  # classes with least choice first
+        wanted = fraction * sum(groups[index][label] for index in members[label])
+        for index in free(label):
+            still_free = all(kept_groups[other] > 1 for other in groups[index])
+            missing = wanted - held_clips[label]
+            if still_free and abs(missing - groups[index][label]) < abs(missing):
+                hold(index)
+        if not held_clips[label] and (rest := free(label)):
+            hold(min(rest, key=lambda index: groups[index][label]))
+    return held

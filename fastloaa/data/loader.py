@@ -1,0 +1,167 @@
+"""From clips to batches, past files that cannot be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from fastloaa.audio.decode import AudioError, load_audio
+from fastloaa.data.clips import Clip, DataError
+
+CACHE_BYTES = 1 << 30
+"""Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip as read: its waveform, float32 `[samples]`, or the one-line `error` of a file that is no sound."""
+
+    path: str
+    target: Tensor  # [num_classes], float32, 0 or 1
+    waveform: Tensor | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one step. A batch without a readable file has length 0: waveform `[0, 0]`, targets `[0, num_classes]`.
+
+    Attributes:
+        waveform: float32 `[batch, samples]`, zero-padded at the end to the longest clip.
+        lengths: int64 `[batch]`, samples of each clip before padding.
+        targets: float32 `[batch, num_classes]`, 1 for the classes of a clip and 0 for others.
+        paths: the files, one per row.
+        broken: one-line errors of files that could not be read; they have no row.
+    """
+
+    waveform: Tensor
+    lengths: Tensor
+    targets: Tensor
+    paths: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return Batch(
+            self.waveform.to(device, non_blocking=non_blocking),
+            self.lengths.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+            self.paths,
+            self.broken,
+        )
+
+
+class ClipDataset(Dataset[Sample]):
+    """Clips decoded on demand, as float32 mono at one rate; a file that cannot be read gives its error instead.
+
+    With `cache`, waveforms stay in memory, up to `CACHE_BYTES`, so that later epochs do not decode again; what does
+    not fit is decoded each time. Workers of a DataLoader each keep their own: give it `persistent_workers=True`,
+    without which they forget after every epoch. A set that fits is fastest with `num_workers=0`.
+
+    Args:
+        clips: what to read.
+        sample_rate: rate of the waveforms in Hz.
+        num_classes: length of the targets; labels must be below it.
+        max_seconds: cut longer clips at the end; None keeps all.
+        cache: keep decoded waveforms.
+
+    Raises:
+        DataError: `max_seconds` of no sample, or a label outside the classes.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        sample_rate: int,
+        num_classes: int,
+        max_seconds: float | None = None,
+        cache: bool = True,
+    ) -> None:
+        self.clips = tuple(clips)
+        self.sample_rate = sample_rate
+        self.max_samples = None if max_seconds is None else round(max_seconds * sample_rate)
+        if self.max_samples is not None and self.max_samples < 1:
+            raise DataError(f"max_seconds={max_seconds} leaves no sample at {sample_rate} Hz; give more, or None")
+        for clip in self.clips:
+            if not all(0 <= label < num_classes for label in clip.labels):
+                raise DataError(f"{clip.path} has labels {clip.labels}; expected 0 to {num_classes - 1}")
+        self.num_classes = num_classes
+        self._free_bytes = CACHE_BYTES if cache else 0
+        self._cache: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        target = torch.zeros(self.num_classes)
+        target[list(clip.labels)] = 1
+        try:
+            return Sample(str(clip.path), target, self._waveform(index))
+        except AudioError as error:
+            return Sample(str(clip.path), target, None, str(error))
+
+    def _waveform(self, index: int) -> Tensor:
+        if index in self._cache:
+            return self._cache[index]
+        waveform = load_audio(self.clips[index].path, self.sample_rate)
+        if self.max_samples is not None and len(waveform) > self.max_samples:
+            waveform = waveform[: self.max_samples].clone()  # a view would keep the whole recording in memory
+        if waveform.nbytes <= self._free_bytes:
+            self._free_bytes -= waveform.nbytes
+            self._cache[index] = waveform
+        return waveform
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """A `Batch` of the samples that could be read, with the errors of the others: a DataLoader's `collate_fn`."""
+    waveforms = [sample.waveform for sample in samples if sample.waveform is not None]
+    readable = torch.tensor([sample.waveform is not None for sample in samples])
+    return Batch(
+        waveform=pad_sequence(waveforms, batch_first=True) if waveforms else torch.zeros(0, 0),
+        lengths=torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64),
+        targets=torch.stack([sample.target for sample in samples])[readable],
+        paths=tuple(sample.path for sample in samples if sample.waveform is not None),
+        broken=tuple(sample.error for sample in samples if sample.error is not None),
+    )
+
+
+class BrokenFiles:
+    """Counts files that could not be read, over any number of epochs, and lets each be named once.
+
+    Args:
+        total: number of files in the data set.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.errors: dict[str, None] = {}  # a set that keeps the order of discovery
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def add(self, batch: Batch) -> tuple[str, ...]:
+        """The errors of the batch that were not seen before, to be shown.
+
+        Raises:
+            DataError: now all files of the data set are known to be broken.
+        """
+        new = tuple(error for error in dict.fromkeys(batch.broken) if error not in self.errors)
+        self.errors.update(dict.fromkeys(new))
+        if self.total and len(self) >= self.total:
+            raise DataError(f"{self.summary()}; none is left, check the data")
+        return new
+
+    def summary(self) -> str:
+        """One line: how many files could not be read, and the first three; "" if none."""
+        if not self.errors:
+            return ""
+        named = list(self.errors)[:3]
+        more = f"; and {len(self) - len(named)} more" if len(self) > len(named) else ""
+        return f"{len(self)} of {self.total} files could not be read: {'; '.join(named)}{more}"

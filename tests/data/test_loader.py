@@ -1,0 +1,151 @@
+"""Batches of clips, past files that cannot be read."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tones import write_tone
+from torch.utils.data import DataLoader
+
+from fastloaa.audio.decode import load_audio
+from fastloaa.data import Batch, BrokenFiles, Clip, ClipDataset, DataError, collate, loader
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Clip]:
+    """Seven tones of different lengths and rates, three classes, the last clip of two."""
+    labels = [(0,), (1,), (2,), (0,), (1,), (2,), (0, 2)]
+    return [
+        Clip(write_tone(tmp_path / f"{i}.wav", 300 + 100 * i, 0.03 + 0.01 * i, 8000 if i % 2 else 16000), label)
+        for i, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[Clip]:
+    """One file of each kind that cannot be read."""
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no sound\n")
+    for name in ("cut.flac", "cut.wav"):
+        os.truncate(write_tone(tmp_path / name, seconds=1.0), 9000)
+    return [Clip(tmp_path / name, (1,)) for name in ("empty.wav", "text.wav", "cut.flac", "cut.wav", "gone.wav")]
+
+
+def batches(clips: list[Clip], workers: int = 0, size: int = 3, **options: object) -> list[Batch]:
+    dataset = ClipDataset(clips, 16000, 3, **options)
+    return list(DataLoader(dataset, size, num_workers=workers, collate_fn=collate, drop_last=False))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_what_single_files_hold(clips: list[Clip], workers: int) -> None:
+    found = batches(clips, workers)
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    row = iter(clips)
+    for batch in found:
+        assert batch.waveform.dtype == batch.targets.dtype == torch.float32
+        assert batch.lengths.dtype == torch.int64
+        assert batch.waveform.shape[1] == batch.lengths.max()
+        assert batch.broken == ()
+        for i in range(len(batch)):
+            clip, length = next(row), int(batch.lengths[i])
+            assert batch.paths[i] == str(clip.path)
+            assert torch.equal(batch.waveform[i, :length], load_audio(clip.path, 16000))
+            assert not batch.waveform[i, length:].any()
+            assert batch.targets[i].tolist() == [float(label in clip.labels) for label in range(3)]
+    assert next(row, None) is None
+
+
+def test_long_clips_are_cut_at_the_end(clips: list[Clip]) -> None:
+    (batch,) = batches(clips, size=7, max_seconds=0.05)
+    assert batch.lengths.tolist() == [480, 640, 800, 800, 800, 800, 800]
+    assert torch.equal(batch.waveform[6], load_audio(clips[6].path, 16000)[:800])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_files_are_left_out_named_once_and_counted(clips: list[Clip], broken: list[Clip], workers: int) -> None:
+    mixed = [broken[0], clips[0], broken[1], clips[1], clips[2], broken[2], clips[3], *broken[3:]]
+    count = BrokenFiles(len(mixed))
+    for epoch in range(2):
+        found = batches(mixed, workers, size=2)
+        assert [path for batch in found for path in batch.paths] == [str(clip.path) for clip in clips[:4]]
+        named = [error for batch in found for error in count.add(batch)]
+        assert len(named) == (5 if epoch == 0 else 0)
+        assert all(str(clip.path) in error and "\n" not in error for clip, error in zip(broken, named, strict=False))
+    assert len(count) == 5
+    assert count.summary().startswith("5 of 9 files could not be read: ")
+    assert count.summary().endswith("; and 2 more")
+    assert "\n" not in count.summary()
+
+
+def test_a_batch_may_come_out_empty(broken: list[Clip]) -> None:
+    (batch,) = batches(broken, size=5)
+    assert len(batch) == 0
+    assert not batch
+    assert batch.waveform.shape == (0, 0)
+    assert batch.lengths.shape == (0,)
+    assert batch.targets.shape == (0, 3)
+    assert len(batch.broken) == 5
+
+
+def test_only_broken_files_are_an_error(broken: list[Clip]) -> None:
+    count = BrokenFiles(len(broken))
+    found = batches(broken, size=3)
+    assert len(count.add(found[0])) == 3
+    with pytest.raises(DataError, match=r"^5 of 5 files could not be read: .*; none is left, check the data$"):
+        count.add(found[1])
+
+
+def test_nothing_broken_is_nothing_to_say(clips: list[Clip]) -> None:
+    count = BrokenFiles(len(clips))
+    assert [count.add(batch) for batch in batches(clips)] == [(), (), ()]
+    assert count.summary() == ""
+
+
+def test_later_epochs_come_from_memory(clips: list[Clip]) -> None:
+    dataset = ClipDataset(clips, 16000, 3)
+    first = collate([dataset[i] for i in range(7)])
+    for clip in clips:
+        os.truncate(clip.path, 0)
+    second = collate([dataset[i] for i in range(7)])
+    assert torch.equal(first.waveform, second.waveform)
+    assert second.broken == ()
+
+
+def test_without_cache_every_epoch_decodes(clips: list[Clip]) -> None:
+    dataset = ClipDataset(clips, 16000, 3, cache=False)
+    assert dataset[0].error is None
+    os.truncate(clips[0].path, 0)
+    assert dataset[0].error is not None
+
+
+def test_the_cache_stops_at_its_limit(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "CACHE_BYTES", 4 * (480 + 640))  # the first two clips, to the byte
+    dataset = ClipDataset(clips, 16000, 3)
+    before = [dataset[i] for i in range(7)]
+    for clip in clips:
+        os.truncate(clip.path, 0)
+    after = [dataset[i] for i in range(7)]
+    assert [sample.error is None for sample in before] == [True] * 7
+    assert [sample.error is None for sample in after] == [True, True] + [False] * 5
+
+
+def test_a_cut_clip_takes_no_more_memory_than_its_samples(clips: list[Clip]) -> None:
+    waveform = ClipDataset(clips, 16000, 3, max_seconds=0.01)[6].waveform
+    assert waveform is not None
+    assert waveform.untyped_storage().nbytes() == 160 * 4
+
+
+def test_a_batch_moves_to_a_device(clips: list[Clip]) -> None:
+    (batch,) = batches(clips[:3])
+    moved = batch.to("meta")
+    assert {moved.waveform.device.type, moved.lengths.device.type, moved.targets.device.type} == {"meta"}
+    assert (moved.paths, moved.broken) == (batch.paths, batch.broken)
+    assert batch.waveform.device.type == "cpu"
+
+
+def test_arguments_that_leave_nothing_are_refused(clips: list[Clip]) -> None:
+    with pytest.raises(DataError, match=r"^max_seconds=0 leaves no sample at 16000 Hz; give more, or None$"):
+        ClipDataset(clips, 16000, 3, max_seconds=0)
+    with pytest.raises(DataError, match=r"2\.wav has labels \(2,\); expected 0 to 1$"):
+        ClipDataset(clips, 16000, 2)
