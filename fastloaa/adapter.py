@@ -130,7 +130,9 @@ class LoAA(nn.Module):
 
     def explain(self, x: Tensor) -> Choice:
         """Which backend will run for input `x`, and why; print it."""
-        return choose_backend(x, self.backend)
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        return choose_backend(x, self.down.kernel_size, self.down.out_channels, self.backend, dtype)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         return (

@@ -11,6 +11,11 @@ from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.reference import loaa_reference
 
+try:
+    from fastloaa.cpu_ops import INTERPRETED, loaa_forward
+except ImportError:  # no triton on this platform: everything else works, and asking for it says so
+    INTERPRETED, loaa_forward = False, None  # type: ignore[assignment]
+
 Backend = Literal["auto", "reference", "torch", "triton"]
 
 
@@ -73,50 +78,105 @@ def loaa(
     """
     _check(x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip, activation)
     grid = TokenGrid.from_tokens(x.shape[1], freq_bins, prefix_tokens, token_order)
-    choice = choose_backend(x, backend)
-
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    if down_weight.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+    autocast = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+    if down_weight.dtype != dtype and not autocast:
         raise ValueError(
             f"x is {x.dtype} and the adapter's weights are {down_weight.dtype}; "
             f"give both one dtype (layer.to({x.dtype})) or run under torch.autocast"
         )
-    x, down_weight, up_weight = x.to(dtype), down_weight.to(dtype), up_weight.to(dtype)  # no copy where it fits
-    branch: dict[str, Any] = {
-        "down_bias": None if down_bias is None else down_bias.to(dtype),
-        "up_bias": None if up_bias is None else up_bias.to(dtype),
-        "hidden_mask": None if hidden_mask is None else hidden_mask.to(dtype),
-        "scale": scale,
-        "activation": activation,
-    }
+    kernel = (down_weight.shape[2], down_weight.shape[3])
+    choice = choose_backend(x, kernel, down_weight.shape[0], backend, dtype)
+
+    # No copy where the dtype fits already.
+    weights = [down_weight.to(dtype), up_weight.to(dtype)]
+    extras = [None if t is None else t.to(dtype) for t in (down_bias, up_bias, hidden_mask)]
+    if choice.backend == "triton":
+        return _fused(x, weights, extras, block_out, skip, grid, scale, activation)
+    x = x.to(dtype)
+    names = ("down_bias", "up_bias", "hidden_mask")
+    branch: dict[str, Any] = {**dict(zip(names, extras, strict=True)), "scale": scale, "activation": activation}
     if choice.backend == "torch" and all(t is None or t.dtype == dtype for t in (block_out, skip)):
-        return loaa_gemm_shift(x, down_weight, up_weight, grid, block_out=block_out, skip=skip, **branch)
+        return loaa_gemm_shift(x, *weights, grid, block_out=block_out, skip=skip, **branch)
     run = loaa_gemm_shift if choice.backend == "torch" else loaa_reference
-    out = run(x, down_weight, up_weight, grid, **branch)
+    out = run(x, *weights, grid, **branch)
     for summand in (block_out, skip):
         out = out if summand is None else out + summand
     return out
 
 
-def choose_backend(x: Tensor, backend: Backend = "auto") -> Choice:
-    """Which implementation runs for input `x`.
+def _fused(
+    x: Tensor,
+    weights: list[Tensor],
+    extras: list[Tensor | None],
+    block_out: Tensor | None,
+    skip: Tensor | None,
+    grid: TokenGrid,
+    scale: float,
+    activation: str,
+) -> Tensor:
+    """The Triton kernels; x and the summands go in as they are and are rounded as they are read."""
+    tensors = (x, *weights, *extras, block_out, skip)
+    keep_pre = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    time_major = grid.token_order == "time"
+    settings = (grid.freq_bins, grid.prefix_tokens, time_major, scale, activation, keep_pre)
+    return loaa_forward(*tensors, *settings)[0]
 
-    "reference": two Conv2d as in the paper. "torch": one GEMM each way and shifted sums, on any device.
-    "auto": the fastest that can run.
+
+def choose_backend(
+    x: Tensor,
+    kernel: tuple[int, int],
+    bottleneck: int,
+    backend: Backend = "auto",
+    dtype: torch.dtype | None = None,
+) -> Choice:
+    """Which implementation runs for input `x`, an adapter's kernel (frequency, time) and its bottleneck.
+
+    "reference": two Conv2d as in the paper. "torch": one GEMM each way and shifted sums, on any device. "triton": the
+    fused kernels, on CUDA tensors. "auto": the fastest that can run.
+
+    Args:
+        dtype: of the computation, x's where None; under autocast it is autocast's.
 
     Raises:
         ValueError: an unknown name.
-        BackendError: the backend asked for cannot run on `x`.
+        BackendError: the backend asked for cannot run this.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+    if backend in ("reference", "torch"):
+        return Choice(backend, "asked for")
+    obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype)
     if backend == "triton":
-        raise BackendError(
-            'backend "triton" was asked for and this version has no fused kernel; use backend="auto" or "torch"'
-        )
-    if backend == "auto":
-        return Choice("torch", f"GEMM and shifted sums are the fastest on {x.device.type}")
-    return Choice(backend, "asked for")
+        if obstacle:
+            raise BackendError(
+                f'backend "triton" was asked for and cannot run: {obstacle}; use backend="auto" or "torch"'
+            )
+        return Choice("triton", "asked for")
+    if x.device.type == "cpu":
+        return Choice("torch", "GEMM and shifted sums are the fastest on a CPU")
+    return Choice("torch", f"the fused kernels cannot run: {obstacle}") if obstacle else Choice("triton", "fused")
+
+
+def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch.dtype) -> str | None:
+    """Why the fused kernels cannot run, None if they can."""
+    if loaa_forward is None:
+        return "the package triton is not installed"
+    if x.device.type != "cuda" and not (INTERPRETED and x.device.type == "cpu"):
+        return f"x is on {x.device.type}, and the kernels need CUDA tensors"
+    if min(kernel) > 1:
+        return f"kernel {kernel} is not one-dimensional"
+    if max(kernel) > 7 or bottleneck > 256:
+        return f"kernel {kernel} with bottleneck {bottleneck} is beyond 7 taps and 256 rows"
+    if x.shape[2] % 16:
+        return f"dim {x.shape[2]} is not divisible by 16"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"{dtype} is not float32, float16 or bfloat16"
+    if x.device.type == "cpu" and dtype == torch.bfloat16:
+        return "Triton's interpreter multiplies bfloat16 wrongly"
+    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "the GPU is older than compute capability 8.0"
+    return None
 
 
 def _check(

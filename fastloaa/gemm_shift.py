@@ -39,74 +39,106 @@ def loaa_gemm_shift(
     tensors = (x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _GemmShift.apply(*tensors, grid, scale, activation)
-    pre = _project_down(x, down_weight, down_bias, grid)
-    return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip)
+    return forward(*tensors, grid, scale, activation)[0]
 
 
 class _GemmShift(torch.autograd.Function):
     """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        x: Tensor,
-        down_weight: Tensor,
-        up_weight: Tensor,
-        down_bias: Tensor | None,
-        up_bias: Tensor | None,
-        hidden_mask: Tensor | None,
-        block_out: Tensor | None,
-        skip: Tensor | None,
-        grid: TokenGrid,
-        scale: float,
-        activation: str,
-    ) -> Tensor:
-        pre = _project_down(x, down_weight, down_bias, grid)
+    def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:  # type: ignore[override]
+        _, _, hidden_mask, _, _, *settings = rest
+        out, pre = forward(x, down_weight, up_weight, *rest)
         ctx.save_for_backward(x, down_weight, up_weight, hidden_mask, pre)
-        ctx.settings = grid, scale, activation
-        return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip)
+        ctx.settings = settings
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
-        grid, scale, activation = ctx.settings
         need_x, need_down, need_up, need_down_bias, need_up_bias, need_mask, need_block, need_skip = (
             ctx.needs_input_grad[:8]
         )
-        dim, rank, kf, kt = up_weight.shape
-        offsets = _offsets(kf, kt, grid)
-        act = ACTIVATIONS[activation]
-        rows = grad.reshape(-1, dim)  # [M, dim], M = batch * tokens
+        saved = ctx.saved_tensors  # once: activation checkpointing recomputes them at each access
+        pre, (_, scale, activation) = saved[-1], ctx.settings
+        d_x, d_down, d_up, d_hidden, d_pre = backward(
+            grad, *saved, *ctx.settings, need_x, need_down, need_up, need_down_bias or need_mask
+        )
+        return (
+            d_x,
+            d_down,
+            d_up,
+            d_pre.sum((0, 1)) if need_down_bias and d_pre is not None else None,
+            grad.sum((0, 1)) * scale if need_up_bias else None,
+            d_hidden * ACTIVATIONS[activation].forward(pre) if need_mask and d_hidden is not None else None,
+            # The summands' gradient is the incoming one itself: passed through, never copied.
+            grad if need_block else None,
+            grad if need_skip else None,
+            *(None,) * 3,
+        )
 
-        d_up = None
-        if need_up:
-            hidden = _hidden(pre, hidden_mask, scale, activation)
-            unfolded = unfold(hidden, grid, offsets).reshape(-1, kf * kt * rank)
-            d_up = (rows.t() @ unfolded).view(dim, kf, kt, rank).permute(0, 3, 1, 2)
-        d_up_bias = rows.sum(0) * scale if need_up_bias else None
 
-        d_x = d_down = d_down_bias = d_mask = None
-        if need_x or need_down or need_down_bias or need_mask:
-            d_unfolded = (rows @ _up_matrix(up_weight)).view(*pre.shape[:2], kf * kt, rank)
-            d_hidden = fold(d_unfolded, grid, _negated(offsets))
-            if scale != 1.0:
-                d_hidden *= scale
-            if need_mask:
-                d_mask = d_hidden * act.forward(pre)
-            if hidden_mask is not None:
-                d_hidden = d_hidden * hidden_mask
-            d_pre = act.backward(d_hidden, pre)
-            d_down_bias = d_pre.sum((0, 1)) if need_down_bias else None
-            if need_x or need_down:
-                d_folded = unfold(d_pre, grid, _negated(offsets)).reshape(-1, kf * kt * rank)
-                if need_x:
-                    d_x = (d_folded @ _down_matrix(down_weight)).view_as(x)
-                if need_down:
-                    d_down = (d_folded.t() @ x.reshape(-1, dim)).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
-        # The summands' gradient is the incoming one itself: passed through, never copied.
-        d_block, d_skip = grad if need_block else None, grad if need_skip else None
-        return d_x, d_down, d_up, d_down_bias, d_up_bias, d_mask, d_block, d_skip, None, None, None
+def forward(
+    x: Tensor,
+    down_weight: Tensor,
+    up_weight: Tensor,
+    down_bias: Tensor | None,
+    up_bias: Tensor | None,
+    hidden_mask: Tensor | None,
+    block_out: Tensor | None,
+    skip: Tensor | None,
+    grid: TokenGrid,
+    scale: float,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """(branch + summands [B, N, dim], pre-activation [B, N, r])."""
+    pre = _project_down(x, down_weight, down_bias, grid)
+    return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip), pre
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    down_weight: Tensor,
+    up_weight: Tensor,
+    hidden_mask: Tensor | None,
+    pre: Tensor,
+    grid: TokenGrid,
+    scale: float,
+    activation: str,
+    need_x: bool,
+    need_down: bool,
+    need_up: bool,
+    need_hidden: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of (x, down_weight, up_weight, hidden rows before the mask, pre-activation), None if not needed."""
+    dim, rank, kf, kt = up_weight.shape
+    offsets = _offsets(kf, kt, grid)
+    rows = grad.reshape(-1, dim)  # [M, dim], M = batch * tokens
+
+    d_up = None
+    if need_up:
+        hidden = _hidden(pre, hidden_mask, scale, activation)
+        unfolded = unfold(hidden, grid, offsets).reshape(-1, kf * kt * rank)
+        d_up = (rows.t() @ unfolded).view(dim, kf, kt, rank).permute(0, 3, 1, 2)
+    if not (need_x or need_down or need_hidden):
+        return None, None, d_up, None, None
+
+    d_unfolded = (rows @ _up_matrix(up_weight)).view(*pre.shape[:2], kf * kt, rank)
+    d_hidden = fold(d_unfolded, grid, _negated(offsets))
+    if scale != 1.0:
+        d_hidden *= scale
+    masked = d_hidden if hidden_mask is None else d_hidden * hidden_mask
+    d_pre = ACTIVATIONS[activation].backward(masked, pre)
+
+    d_x = d_down = None
+    if need_x or need_down:
+        d_folded = unfold(d_pre, grid, _negated(offsets)).reshape(-1, kf * kt * rank)
+        if need_x:
+            d_x = (d_folded @ _down_matrix(down_weight)).view_as(x)
+        if need_down:
+            d_down = (d_folded.t() @ x.reshape(-1, dim)).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
+    return d_x, d_down, d_up, d_hidden, d_pre
 
 
 def _project_down(x: Tensor, weight: Tensor, bias: Tensor | None, grid: TokenGrid) -> Tensor:

@@ -7,7 +7,6 @@ weights exchanged and the steps negated. Of the forward only the R-wide pre-acti
 
 import triton
 import triton.language as tl
-
 from fastloaa.kernels.elementwise import activate, activate_grad
 from fastloaa.kernels.tile import fold, locate, project_rows, unfold
 
@@ -23,7 +22,8 @@ def loaa_input_grad_kernel(
     patch_tiles, per_tile, window, halo, segments,
     D: tl.constexpr, R: tl.constexpr, TAPS: tl.constexpr, RP: tl.constexpr, KP: tl.constexpr,
     BT: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, ACT: tl.constexpr,
-    MASK: tl.constexpr, PARTIAL: tl.constexpr, INPUT_GRAD: tl.constexpr, PRECISION: tl.constexpr, FOLD_PRECISION: tl.constexpr,
+    MASK: tl.constexpr, PARTIAL: tl.constexpr, INPUT_GRAD: tl.constexpr,
+    PRECISION: tl.constexpr, FOLD_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: BT tokens, all channels. Writes d_pre and, if wanted, dx [batch, tokens, D].
 

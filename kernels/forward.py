@@ -2,7 +2,6 @@
 
 import triton
 import triton.language as tl
-
 from fastloaa.kernels.elementwise import activate
 from fastloaa.kernels.tile import fold, locate, project_rows, unfold
 

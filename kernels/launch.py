@@ -1,16 +1,15 @@
-"""From tensors to kernel launches: shapes, strides, settings. One-launch forward and input gradient, weight gradients."""
+"""From tensors to kernel launches: shapes, strides, settings."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
-from torch import Tensor
-
 from fastloaa.kernels.backward import loaa_input_grad_kernel, loaa_weight_grad_kernel
 from fastloaa.kernels.configs import MAX_COLUMNS, Setting, setting
 from fastloaa.kernels.forward import loaa_forward_kernel
 from fastloaa.kernels.tile import Lines, Tiling
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,7 @@ def forward(
     """
     batch, tokens, dim = x.shape
     rank, _, kf, kt = down.shape
-    dtype = down.dtype
-    for summand in (block_out, skip):
-        dtype = dtype if summand is None else torch.promote_types(dtype, summand.dtype)
-    out = x.new_empty(batch, tokens, dim, dtype=dtype)
+    out = x.new_empty(batch, tokens, dim, dtype=result_dtype(down, block_out, skip))
     pre = x.new_empty(batch, tokens, rank, dtype=down.dtype) if keep_pre else x.new_empty(0, dtype=down.dtype)
     if not out.numel():
         return out, pre
@@ -111,22 +107,34 @@ def backward(
 
     d_down and d_up are float32 sums rounded to the weights' dtype, in their shapes, stored channels_last.
     """
-    batch, tokens, dim = x.shape
-    rank, _, kf, kt = down.shape
-    empty = x.new_empty(0)
+    rank, dim, kf, kt = down.shape
     d_pre = torch.empty_like(pre)
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else empty
+    dx = x.new_empty(x.shape if need_x else (0,))
     if x.numel():
         _input_grad(dy, x, down, up, mask, pre, d_pre, dx, geometry, scale, activation, need_x)
-    d_down, d_up = empty, empty
+    d_down = channels_last_like(down) if need_down else down.new_empty(0)
+    d_up = channels_last_like(up) if need_up else up.new_empty(0)
     if need_down or need_up:
         sums = _weight_grads(dy, x, down, mask, pre, d_pre, geometry, scale, activation, need_down, need_up)
         taps = (kf, kt, rank, dim)
         if need_down:
-            d_down = sums[0].view(taps).permute(2, 3, 0, 1).to(down.dtype)
+            d_down.copy_(sums[0].view(taps).permute(2, 3, 0, 1))
         if need_up:
-            d_up = sums[1].view(taps).permute(3, 2, 0, 1).to(up.dtype)
+            d_up.copy_(sums[1].view(taps).permute(3, 2, 0, 1))
     return dx, d_down, d_up, d_pre
+
+
+def result_dtype(weight: Tensor, *summands: Tensor | None) -> torch.dtype:
+    """The dtype that adding the summands to a branch in the weights' dtype gives."""
+    dtype = weight.dtype
+    for summand in summands:
+        dtype = dtype if summand is None else torch.promote_types(dtype, summand.dtype)
+    return dtype
+
+
+def channels_last_like(weight: Tensor) -> Tensor:
+    """An empty tensor of the weight's shape in the order in memory that GEMMs want."""
+    return torch.empty(weight.shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
 
 
 def hidden_parts(rank: int, taps: int) -> list[slice]:
