@@ -68,6 +68,13 @@ def two_gemms(x: Tensor, down: Tensor, up: Tensor, grid: TokenGrid, *summands: T
     return F.linear(hidden, up.permute(0, 2, 3, 1).flatten(1)).view_as(x)
 
 
+def fused_runs(device: torch.device) -> bool:
+    """Whether the fused kernel can be timed: on a GPU, not under Triton's interpreter."""
+    return device.type == "cuda"
+
+
+FUSED: Provider = partial(_library, "triton")
+
 # The reference reads the tokens through a permuted view, which is a channels_last image.
 EAGER: dict[str, Provider] = {
     "conv2d": conv2d_nchw,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from providers import EAGER, Provider, compiled, two_gemms
+from providers import EAGER, FUSED, Provider, compiled, fused_runs, two_gemms
 from rich.console import Console
 from rich.table import Table
 from timing import Timing, copy_bandwidth, describe, in_turns, save
@@ -22,6 +22,7 @@ from fastloaa.adapter import KERNELS
 from fastloaa.grid import TokenGrid
 
 REFERENCE = "conv2d-channels_last"  # the library's own, and the strongest plain Conv2d; ratios are to it
+NO_ADAPTER = "two GEMMs alone"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -98,6 +99,8 @@ def measure(
     providers = dict(EAGER)
     if with_compile:
         providers |= {f"{name}, compiled": compiled(provider) for name, provider in EAGER.items()}
+    if fused_runs(device):
+        providers["triton"] = FUSED
     check_equal(case, inputs, providers)
 
     rows = []
@@ -107,7 +110,7 @@ def measure(
         }
         candidates["torch (again)"] = partial(run, EAGER["torch"], case.grid)
         if mode == "forward":
-            candidates["two GEMMs alone"] = partial(run, two_gemms, case.grid)
+            candidates[NO_ADAPTER] = partial(run, two_gemms, case.grid)
         timings = in_turns(candidates, device, rounds)
         floor = case.floor_ms(mode, bandwidth)
         rows += [row(case, mode, provider, timing, floor, bandwidth) for provider, timing in timings.items()]
@@ -165,25 +168,55 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def show_summary(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The fused kernel against the fastest of all others, one line a shape."""
+    table = Table(title="fused / the fastest of the others (median)", title_justify="left")
+    for column in ("shape", "mode", "fused ms", "of floor", "fastest other", "ms", "ratio"):
+        table.add_column(column, no_wrap=True)
+    for shape in dict.fromkeys(shape_name(r) for r in rows):
+        for mode in ("forward", "forward+backward"):
+            part = [r for r in rows if shape_name(r) == shape and r["mode"] == mode]
+            fused = next(r for r in part if r["provider"] == "triton")
+            others = [r for r in part if r["provider"] not in ("triton", NO_ADAPTER)]
+            other = min(others, key=lambda r: r["median_ms"])
+            ratio = fused["median_ms"] / other["median_ms"]
+            table.add_row(
+                shape,
+                mode,
+                f"{fused['median_ms']:.3f}",
+                f"{fused['floor_ms'] / fused['median_ms']:.0%}",
+                other["provider"],
+                f"{other['median_ms']:.3f}",
+                f"{ratio:.2f}" if ratio <= 1 else f"[bold red]{ratio:.2f}[/bold red]",
+            )
+    console.print(table)
+
+
+def shape_name(row: dict[str, Any]) -> str:
+    summands = " +2" if row["summands"] else ""
+    return f"{row['batch']}x{row['freq']}x{row['time']} r{row['bottleneck']} {row['kernel']} {row['dtype']}{summands}"
+
+
 def cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
-    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid]
+    all_grids = ["8x64", "8x32", "8x25", "8x8", "12x101"] if device.type == "cuda" else ["8x64"]
+    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid or all_grids]
     return [
         Case(batch, freq, time, arguments.dim, bottleneck, kernel, dtype, summands)
-        for batch in arguments.batch
+        for batch in arguments.batch or ([1, 16, 64, 256] if device.type == "cuda" else [8])
         for freq, time in grids
-        for bottleneck in arguments.bottleneck
+        for bottleneck in arguments.bottleneck or ([36, 72] if device.type == "cuda" else [36])
         for kernel in arguments.kernel
         for dtype in arguments.dtype or (["bf16", "fp32"] if device.type == "cuda" else ["fp32"])
-        for summands in (False, True)
+        for summands in ((True,) if device.type == "cuda" else (False, True))
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[8])
-    parser.add_argument("--grid", nargs="+", default=["8x64"], help="FREQxTIME, e.g. 8x64 12x101")
+    parser.add_argument("--batch", type=int, nargs="+", help="default: 1 16 64 256 on a GPU, else 8")
+    parser.add_argument("--grid", nargs="+", help="FREQxTIME; default: 8x64 8x32 8x25 8x8 12x101 on a GPU, else 8x64")
     parser.add_argument("--dim", type=int, default=768)
-    parser.add_argument("--bottleneck", type=int, nargs="+", default=[36])
+    parser.add_argument("--bottleneck", type=int, nargs="+", help="default: 36 72 on a GPU, else 36")
     parser.add_argument("--kernel", nargs="+", choices=list(KERNELS), default=["time", "freq"])
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="default: bf16 and fp32 on a GPU, else fp32")
     parser.add_argument("--rounds", type=int, default=25)
@@ -201,6 +234,10 @@ def main() -> None:
         measured = measure(case, device, arguments.rounds, bandwidth, arguments.compile)
         show(console, case, measured)
         rows += measured
+    if fused_runs(device):
+        show_summary(console, rows)
+    else:
+        console.print("no CUDA device: the fused kernel was not timed (Triton's interpreter says nothing of speed)")
     if arguments.save:
         console.print(f"saved to {save('speed', device, rows)}")
 

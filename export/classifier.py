@@ -1,0 +1,110 @@
+"""From sound files to labels by an exported file."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastloaa.audio import AudioError, FrontEnd, load_audio
+from fastloaa.export.onnx_file import Provider, open_session, optional
+
+# TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
+_PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file.
+
+    Args:
+        path: the file.
+        labels: the most probable classes, best first; empty for a file that could not be read.
+        probabilities: theirs.
+        error: why the file could not be read, one line, else None.
+    """
+
+    path: Path
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str | None = None
+
+
+class Classifier:
+    """A file that `to_onnx` wrote, in onnxruntime; no code of the model is needed.
+
+    Args:
+        path: the ONNX file.
+        providers: onnxruntime's execution providers, in order of preference; None: CUDA where this build of
+            onnxruntime has it, else the CPU.
+
+    Attributes:
+        metadata: what the file says about itself, a `Metadata` (labels, sample_rate, ...).
+
+    Raises:
+        FileError: missing, not an ONNX file, or not one that `to_onnx` wrote.
+        MissingPackageError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path, providers: Sequence[Provider] | None = None) -> None:
+        if providers is None:
+            available = optional("onnxruntime").get_available_providers()
+            providers = [p for p in _PREFERRED if (p if isinstance(p, str) else p[0]) in available]
+        self._session, self.metadata = open_session(path, providers)
+        self._front_end: FrontEnd | None = None
+        if self.metadata.input == "log_mel":
+            m = self.metadata
+            self._front_end = FrontEnd(m.frames, m.mel_bins, m.sample_rate, mean=m.mean, std=m.std)
+
+    def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
+        """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
+        x = waveform if self._front_end is None else self._front_end(waveform)
+        return self._session.run(["probabilities"], {self.metadata.input: x.numpy()})[0]
+
+    def classify(self, paths: Iterable[str | Path], batch_size: int = 8, top: int = 3) -> Iterator[Prediction]:
+        """Decode and classify sound files as they come; a broken file becomes a `Prediction` with an error.
+
+        Files that follow each other and have the same length share a batch. Others do not: a clip's mean is taken over
+        all of its row, so zeros behind it would change its answer. What is longer than the frames is cut by the graph.
+
+        Args:
+            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length.
+            batch_size: most clips in one run.
+            top: number of classes to name, at most all.
+
+        Yields:
+            One prediction for each path, in the order of the paths.
+
+        Raises:
+            ValueError: batch_size or top below 1.
+        """
+        if batch_size < 1 or top < 1:
+            raise ValueError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
+        return self._stream(paths, batch_size, top)
+
+    def _stream(self, paths: Iterable[str | Path], batch_size: int, top: int) -> Iterator[Prediction]:
+        batch: list[tuple[Path, Tensor]] = []
+        for path in map(Path, paths):
+            try:
+                waveform = load_audio(path, self.metadata.sample_rate)
+            except (AudioError, OSError) as error:
+                yield from self._answer(batch, top)
+                batch = []
+                yield Prediction(path, error=str(error))
+                continue
+            if batch and (len(batch) == batch_size or len(batch[0][1]) != len(waveform)):
+                yield from self._answer(batch, top)
+                batch = []
+            batch.append((path, waveform))
+        yield from self._answer(batch, top)
+
+    def _answer(self, batch: list[tuple[Path, Tensor]], top: int) -> Iterator[Prediction]:
+        if not batch:
+            return
+        waveform = torch.stack([clip for _, clip in batch])
+        for (path, _), row in zip(batch, self.probabilities(waveform), strict=True):
+            best = row.argsort()[::-1][:top]
+            yield Prediction(path, tuple(self.metadata.labels[i] for i in best), tuple(float(row[i]) for i in best))

@@ -1,0 +1,107 @@
+"""An exported file: what it says about itself, and how it is opened in onnxruntime."""
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from fastloaa.files import FileError
+
+TASK = "audio-classification"  # one class a clip
+Provider = str | tuple[str, dict[str, Any]]
+
+
+class MissingPackageError(RuntimeError):
+    """An optional package is not installed."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """All that using an exported file takes besides the file; stands in its `metadata_props`, a property each.
+
+    Args:
+        fastloaa: version of the library that wrote the file.
+        task: what the outputs mean.
+        input: "waveform" `[batch, samples]` at `sample_rate`, or "log_mel" `[batch, frames, mel_bins]`, normalised.
+        labels: names of the classes, their numbers where the model has no names.
+        sample_rate, frames, mel_bins, mean, std: of the front end, see `fastloaa.audio.FrontEnd`.
+        samples: how many samples of a waveform fill the frames.
+        opset: version of the ONNX operators.
+    """
+
+    fastloaa: str
+    task: str
+    input: Literal["waveform", "log_mel"]
+    labels: tuple[str, ...]
+    sample_rate: int
+    frames: int
+    mel_bins: int
+    mean: float
+    std: float
+    samples: int
+    opset: int
+
+    def to_props(self) -> dict[str, str]:
+        """Words as they are, everything else as JSON."""
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> "Metadata":
+        """The inverse of `to_props`.
+
+        Raises:
+            KeyError, ValueError: properties that `to_props` did not write.
+        """
+        values = {f.name: props[f.name] if f.name in _WORDS else json.loads(props[f.name]) for f in fields(cls)}
+        return cls(**values | {"labels": tuple(values["labels"])})
+
+
+_WORDS = ("fastloaa", "task", "input")
+
+
+def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, Metadata]:
+    """An `onnxruntime.InferenceSession` of a file that `to_onnx` wrote, and what the file says about itself.
+
+    Raises:
+        FileError: missing, not an ONNX file, or not one of ours.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    onnxruntime = optional("onnxruntime")
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"{path}: no such file; expected an ONNX file that `fastloaa export` wrote")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about its own choices
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+    except Exception as error:  # onnxruntime has a dozen, with no common base, for a file that it cannot read
+        reason = " ".join(str(error).split())
+        raise FileError(f"{path}: onnxruntime cannot open it ({reason[:200]}); expected an ONNX file") from error
+    try:
+        metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
+    except (KeyError, ValueError) as error:
+        raise FileError(
+            f"{path}: an ONNX file without fastloaa's metadata; expected one that `fastloaa export` or to_onnx wrote"
+        ) from error
+    return session, metadata
+
+
+def optional(name: str) -> ModuleType:
+    """Import a package that only export and serving need.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{name} is not installed or does not load ({error}); pip install 'fastloaa[onnx]', "
+            f"or 'fastloaa[onnx-gpu]' for NVIDIA GPUs"
+        ) from error

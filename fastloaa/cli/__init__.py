@@ -1,0 +1,48 @@
+"""The command line, a file per command. Commands import what is heavy when they run, so that `--help` need not."""
+
+from typing import Annotated
+
+import typer
+
+from fastloaa.cli import doctor, evaluate, export, predict, train
+from fastloaa.cli.errors import OneLineErrors
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fastloaa import __version__
+
+        print(f"fastloaa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fastloaa(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
+) -> None:
+    """Adapt a vision transformer to sound with Look-Aside Adapters (LoAA), from training to serving.
+
+    Example: fastloaa train --data sounds --out runs/sounds --weights timm
+    then fastloaa export runs/sounds sounds.onnx
+    and fastloaa predict sounds.onnx new.wav
+    """
+
+
+for command in (train.train, evaluate.evaluate, export.export, predict.predict, doctor.doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `fastloaa`."""
+    app()

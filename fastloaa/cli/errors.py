@@ -1,0 +1,23 @@
+"""Errors a user can do something about, in one line."""
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands that ends with `error: ...` on stderr and exit code 2 at one of fastloaa's own errors or the
+    operating system's. Any other is a bug and shows its traceback; `--debug` shows all of them.
+    """
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            is_ours = type(error).__module__.startswith("fastloaa.")
+            if ctx.params["debug"] or not (is_ours or isinstance(error, OSError)):
+                raise
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(2) from error

@@ -1,0 +1,83 @@
+"""`fastloaa evaluate`: how well a trained run does on a split."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from fastloaa.training import Evaluation
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder that `fastloaa train --out` made.")],
+    data: Annotated[str | None, typer.Option(help="Data set with the same classes, if not the run's own.")] = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which clips.")] = "test",
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the backbone, if they are no longer where the run found them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Accuracy and loss of a trained run, with a table of the classes.
+
+    Example: fastloaa evaluate runs/sounds --split validation
+    """
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from fastloaa.data import DataError, load_splits
+    from fastloaa.training import Recipe, load_run
+    from fastloaa.training import evaluate as measure
+    from fastloaa.training.rundir import RunDirectory
+
+    model = load_run(run, weights)
+    recipe = Recipe.load(RunDirectory(run).recipe)
+    source = data or recipe.data
+    splits = load_splits(source, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
+    if splits.classes != model.labels:
+        different = sorted(set(splits.classes) ^ set(model.labels or ()))[:3] or ["their order"]
+        raise DataError(f"{source}: other classes than {run} was trained on, they differ in {', '.join(different)}")
+    clips = getattr(splits, split)
+    if not clips:
+        raise DataError(f"{source}: the {split} split is empty; choose another --split")
+    with Console(stderr=True).status(f"Listening to {len(clips)} clips"):  # shows on a terminal only
+        found = measure(
+            model.to(PartialState().device),
+            clips,
+            batch_size=recipe.batch_size,
+            workers=recipe.workers,
+            loss=recipe.loss,
+            precision=recipe.precision,
+        )
+    if as_json:
+        print(json.dumps(_plain(found, splits.classes) | {"run": str(run), "data": source, "split": split}, indent=2))
+    else:
+        _print_table(found, splits.classes)
+
+
+def _plain(found: "Evaluation", labels: tuple[str, ...]) -> dict[str, object]:
+    return {
+        "clips": found.clips,
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "classes": found.per_class(labels),
+        "broken_files": list(found.broken),
+    }
+
+
+def _print_table(found: "Evaluation", labels: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "clips", "accuracy", "most often taken for")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for label, row in found.per_class(labels).items():
+        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+        table.add_row(escape(label), str(row["clips"]), accuracy, escape(row["taken_for"] or ""))
+    Console().print(table)
+    for error in found.broken:
+        print(f"left out: {error}")
+    print(f"accuracy {found.accuracy:.1%} of {found.clips} clips, loss {found.loss:.4f}")

@@ -1,0 +1,66 @@
+"""Methods that train little beside a frozen backbone: Look-Aside Adapters, and the head alone."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from fastloaa.adapt import adapt
+from fastloaa.adapter import Kernel, LoAA
+from fastloaa.adapter_file import load_adapter, save_adapter
+from fastloaa.files import read_safetensors
+from fastloaa.functional import Backend
+from fastloaa.methods.options import OptionError, check_types
+from fastloaa.models import AST
+
+
+class _AdapterFile:
+    """Saving and loading for methods made of `adapt`: adapters and head, in an adapter file."""
+
+    weights_file: ClassVar[str] = "adapter.safetensors"
+
+    def save(self, model: AST, path: str | Path) -> None:
+        save_adapter(model, path)
+
+    def load(self, path: str | Path, weights: str | Path | None) -> AST:
+        _, metadata = read_safetensors(path)
+        return load_adapter(AST.from_config(metadata["model"], weights), path)
+
+
+@dataclass(frozen=True)
+class LoAAMethod(_AdapterFile):
+    """Look-Aside Adapters and the head; the options are those of `fastloaa.adapt`."""
+
+    name: ClassVar[str] = "loaa"
+
+    attn: Kernel | None = "time"
+    ffn: Kernel | None = "freq"
+    bottleneck: int = 36
+    bias: bool = False
+    scale: float = 1.0
+    dropout: float = 0.0
+    activation: str = "gelu"
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.attn is None and self.ffn is None:
+            raise OptionError('loaa has neither attn nor ffn; give a kernel for one, or choose the method "probe"')
+        options = asdict(self)
+        for kernel in filter(None, (options.pop("attn"), options.pop("ffn"))):
+            try:  # the module's own checks, before any data has been read
+                LoAA(dim=1, kernel=kernel, freq_bins=1, device="meta", **options)
+            except ValueError as error:
+                raise OptionError(f"loaa: {error}") from error
+
+    def apply(self, model: AST) -> AST:
+        return adapt(model, **asdict(self))
+
+
+@dataclass(frozen=True)
+class ProbeMethod(_AdapterFile):
+    """Linear probe: the head alone (LayerNorm + Linear)."""
+
+    name: ClassVar[str] = "probe"
+
+    def apply(self, model: AST) -> AST:
+        return adapt(model, attn=None, ffn=None)

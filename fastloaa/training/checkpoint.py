@@ -1,0 +1,126 @@
+"""Where a run stands: one safetensors file that is replaced as a whole, so that a kill at any moment leaves a good one.
+
+Tensors: `model/<name>` (what trains, live), `optimiser/<name>/<key>`, `best/<name>` (chosen so far, if any); everything
+else is JSON in the file's metadata. No code is stored in it.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastloaa.files import FileError, read_safetensors, write_safetensors
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an epoch reached on the validation clips."""
+
+    epoch: int  # counted from 1
+    accuracy: float
+    loss: float
+
+    def beats(self, other: "Score | None") -> bool:
+        """Higher accuracy, or the same with a lower loss; the earlier epoch keeps a draw."""
+        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@dataclass
+class Position:
+    """How far a run has come. `step` counts batches from the start; the rest of the middle block is of this epoch."""
+
+    epoch: int = 0  # epochs completed
+    step: int = 0
+
+    batch: int = 0
+    clips: int = 0
+    loss_sum: float = 0.0  # over clips
+    epoch_seconds: float = 0.0
+
+    seconds: float = 0.0  # of training in all, without validation and checkpoints
+    best: Score | None = None
+    broken: list[str] = field(default_factory=list)  # one-line errors of training files that could not be read
+    broken_validation: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Position":
+        return cls(**(values | {"best": values["best"] and Score(**values["best"])}))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on.
+
+    Attributes:
+        model_config: `AST.config()`, so that frames, mean and std need not be measured again.
+        backbone: fingerprint of the weights that training started from.
+        scaler: state of the fp16 loss scaler, {} without one.
+        weights, optimiser, best: tensors by name.
+    """
+
+    position: Position
+    model_config: dict[str, Any]
+    backbone: str
+    scaler: dict[str, float]
+    weights: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    best: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        parts = {"model": self.weights, "optimiser": self.optimiser, "best": self.best}
+        tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        metadata = {
+            "kind": "checkpoint",
+            "position": asdict(self.position),
+            "model": self.model_config,
+            "backbone": self.backbone,
+            "scaler": self.scaler,
+        }
+        write_safetensors(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """
+        Raises:
+            FileError: not a checkpoint, or damaged.
+        """
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("kind") != "checkpoint":
+            raise FileError(f"{path}: not a checkpoint; start again with --overwrite")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "best": {}}
+        for entry, tensor in tensors.items():
+            part, name = entry.split("/", 1)
+            parts[part][name] = tensor
+        return cls(
+            position=Position.from_json(metadata["position"]),
+            model_config=metadata["model"],
+            backbone=metadata["backbone"],
+            scaler=metadata["scaler"],
+            weights=parts["model"],
+            optimiser=parts["optimiser"],
+            best=parts["best"],
+        )
+
+
+def changing_state(model: nn.Module) -> dict[str, Tensor]:
+    """The entries of the state dict that training changes: trainable parameters and buffers. Not copies."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def copy_of_state(model: nn.Module) -> dict[str, Tensor]:
+    """`changing_state` on the CPU, in memory of its own: training goes on without changing it."""
+    return {name: torch.empty_like(t, device="cpu").copy_(t) for name, t in changing_state(model).items()}
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put such entries back.
+
+    Raises:
+        FileError: they are not those of this model.
+    """
+    if differing := changing_state(model).keys() ^ state.keys():
+        raise FileError(f"the checkpoint and the model differ in {min(differing)}; start again with --overwrite")
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,68 @@
+"""What a recipe leaves open and the training clips decide: frames, mean and standard deviation."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import soundfile
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fastloaa.audio import FrontEnd, measure_statistics
+from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, collate
+
+FRAMES_PER_SECOND = 100
+MAX_FRAMES = 1024
+
+
+def measure_frames(clips: Sequence[Clip], patch_frames: int) -> int:
+    """Frames that 95% of the clips fit into, rounded up to whole patches, at most 1024.
+
+    Only headers are read; files that are no sound are passed over.
+
+    Raises:
+        DataError: none of the files can be read.
+    """
+    seconds = []
+    for clip in clips:
+        try:
+            seconds.append(soundfile.info(clip.path).duration)
+        except (soundfile.SoundFileError, TypeError):  # TypeError: headerless formats, known by their suffix
+            continue
+    if not seconds:
+        raise DataError(f"none of {len(clips)} training clips can be read, such as {clips[0].path}; check the data")
+    frames = float(np.percentile(seconds, 95)) * FRAMES_PER_SECOND
+    patches = math.ceil(round(frames / patch_frames, 6))  # 1.28 s are 128 frames, whatever its binary digits say
+    return min(max(patches, 1), MAX_FRAMES // patch_frames) * patch_frames
+
+
+def measure_normalisation(
+    front_end: FrontEnd, clips: Sequence[Clip], batch_size: int, workers: int
+) -> tuple[float, float]:
+    """Mean and standard deviation of the clips' log-mel values, as far as `front_end` reads them.
+
+    Raises:
+        DataError: no clip can be read or is as long as one window, or all are silent.
+    """
+    seconds = front_end.samples / front_end.sample_rate
+    dataset = ClipDataset(clips, front_end.sample_rate, _classes(clips), seconds, cache=False)
+    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
+    broken = BrokenFiles(len(clips))
+
+    def readable() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in loader:
+            broken.add(batch)
+            if len(batch):
+                yield batch.waveform, batch.lengths
+
+    try:
+        mean, std = measure_statistics(front_end, readable())
+    except ValueError as error:
+        raise DataError(f"mean and std cannot be measured: {error}") from error
+    if std == 0:
+        raise DataError("all training clips are silent, expected sound; check the recordings")
+    return mean, std
+
+
+def _classes(clips: Sequence[Clip]) -> int:
+    return 1 + max(label for clip in clips for label in clip.labels)

@@ -1,0 +1,27 @@
+"""metrics.jsonl: one JSON object per epoch, one per line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastloaa.files import replacing
+
+
+class MetricsFile:
+    """Appends a line per epoch. Opening it drops the lines of epochs that the checkpoint does not know of.
+
+    Args:
+        path: of the file.
+        epochs: how many of its lines to keep.
+    """
+
+    def __init__(self, path: Path, epochs: int) -> None:
+        self.path = path
+        lines = path.read_text().splitlines(keepends=True)[:epochs] if path.exists() else []
+        with replacing(path) as temporary:
+            temporary.write_text("".join(lines))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")

@@ -1,0 +1,42 @@
+"""AdamW over what trains, and its state by parameter name."""
+
+from collections.abc import Iterator
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fastloaa.models import AST
+from fastloaa.training.recipe import Recipe
+
+
+def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that train, by name."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def build_optimiser(model: AST, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW on the parameters that train; no weight decay on norms, biases, position embeddings and class tokens."""
+    without_decay = [f"backbone.{name}" for name in model.backbone.no_weight_decay()]
+    groups = param_groups_weight_decay(model, recipe.weight_decay, without_decay)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+
+
+def optimiser_state(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors as `<parameter>/<key>`, e.g. `head.1.weight/exp_avg`; empty before the first step."""
+    return {
+        f"{name}/{key}": tensor
+        for name, parameter in trainable(model)
+        for key, tensor in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def load_optimiser_state(model: nn.Module, optimiser: Optimizer, state: dict[str, Tensor]) -> None:
+    """Put back what `optimiser_state` gave; moments take the device and the memory format of their parameter."""
+    parameters = dict(trainable(model))
+    for entry, tensor in state.items():
+        name, key = entry.rsplit("/", 1)
+        parameter = parameters[name]
+        is_moment = tensor.shape == parameter.shape and key != "step"
+        optimiser.state[parameter][key] = torch.empty_like(parameter).copy_(tensor) if is_moment else tensor.clone()

@@ -1,0 +1,51 @@
+"""All randomness of a run as a function of (seed, position), so that a resumed run draws what it would have drawn."""
+
+from collections.abc import Iterator
+
+import torch
+from numpy.random import SeedSequence
+from torch.utils.data import Sampler
+
+_ORDER, _STEP = 0, 1  # separate streams
+
+
+def _seed(*position: int) -> int:
+    return int(SeedSequence(position).generate_state(1, "uint64")[0])
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed PyTorch's generators, on all devices, for one step: dropout, mixup, masks and noise follow from it."""
+    torch.manual_seed(_seed(seed, _STEP, step))
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of an epoch as indices: a DataLoader's `batch_sampler`. The order is a function of (seed, epoch).
+
+    The last batch may be smaller.
+
+    Args:
+        length: of the data set.
+        batch_size: clips of a batch.
+        seed: of the run.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.start_at(0, 0)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Choose the epoch that the next pass runs through, and its first batch."""
+        self.epoch, self.first = epoch, batch
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-self.length // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.per_epoch - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(_seed(self.seed, _ORDER, self.epoch))
+        order = torch.randperm(self.length, generator=generator)
+        yield from (batch.tolist() for batch in order.split(self.batch_size)[self.first :])

@@ -1,0 +1,225 @@
+"""Recipes: everything that decides the result of a training run, in one place."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fastloaa.files import replacing
+from fastloaa.methods import Method, OptionError, build_method
+from fastloaa.methods.options import build, check_types
+
+Loss = Literal["cross_entropy", "bce"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained and tested; two runs of one recipe on one machine's CPU give the same weights.
+
+    Raises:
+        OptionError: a value of the wrong type or out of range, or what the method refuses.
+    """
+
+    # Data: ESC-50's layout or label/clip.wav folders (fastloaa.data.load_splits).
+    data: str
+    test_fold: int = 1  # of ESC-50's five
+    validation: float | None = None  # fraction of the training clips to choose the epoch by; None = layout's default
+
+    # Method: what is inserted and what trains (fastloaa.methods).
+    method: str = "loaa"
+    method_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. {attn: time, ffn: freq, bottleneck: 36}
+
+    # Model (fastloaa.AST).
+    backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer of timm
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
+    weights: str | None = None  # "timm", a file, or None = random
+    sample_rate: int = 16000  # Hz
+    frames: int | None = None  # of 10 ms; None = what 95% of the training clips fit into, at most 1024
+    mel_bins: int = 128
+    patch: int | tuple[int, int] = 16  # one number or (frequency, time)
+    stride: int | tuple[int, int] = 16
+    mean: float | None = None  # of the log-mel values; mean and std None = measured on the training clips
+    std: float | None = None
+
+    # Optimiser: AdamW, linear warm-up, then cosine from lr down to min_lr.
+    epochs: int = 25
+    batch_size: int = 48
+    lr: float = 5e-4  # suits adapters and the probe; full fine-tuning wants a fifth of it or less
+    min_lr: float = 0.0
+    warmup_epochs: float = 1.0
+    weight_decay: float = 1e-4  # none on norms and biases
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_clip: float | None = None  # largest norm of the gradient; None = no limit
+
+    # Loss and augmentation, as AST defines them (fastloaa.audio).
+    loss: Loss = "cross_entropy"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # probability for each clip
+    mixup_alpha: float = 10.0
+    freq_mask: int = 24  # SpecAugment: widest mask, in mel bins
+    time_mask: int = 24  # and in frames
+    noise_and_roll: bool = False
+
+    # How it runs.
+    precision: Precision = "auto"  # bf16 on CUDA devices that have it, else fp32
+    seed: int = 0
+    workers: int = 0  # processes that decode files; 0 is fastest for data that fits into memory
+    checkpoint_every: int | None = None  # steps between checkpoints, besides the one after each epoch
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        self.build_method()
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:  # NaN compares false
+                raise OptionError(f"{name} is at least {low}, got {value}")
+        for name in ("lr", "mixup_alpha", "grad_clip", "std"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise OptionError(f"{name} is above 0, got {value}")
+        for name in ("validation", "label_smoothing"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} is a fraction in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.mixup <= 1:
+            raise OptionError(f"mixup is a probability in [0, 1], got {self.mixup}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(f"betas are two numbers in [0, 1), got {list(self.betas)}")
+        if self.min_lr > self.lr:
+            raise OptionError(f"min_lr is at most lr={self.lr}, got {self.min_lr}")
+        if (self.mean is None) != (self.std is None):
+            raise OptionError("mean and std go together: give both, or neither to have them measured")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise OptionError(f'label_smoothing goes with loss "cross_entropy", got loss {self.loss!r}')
+
+    def build_method(self) -> Method:
+        """The method with its options."""
+        return build_method(self.method, self.method_options)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """A recipe from a mapping, such as a YAML file's.
+
+        Raises:
+            OptionError: an unknown name, or a value that does not fit.
+        """
+        return build(cls, values, "recipe")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, ready for YAML and JSON."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Read a YAML file; what it leaves out has its default.
+
+        Raises:
+            OptionError: missing, not a YAML mapping, an unknown name, or a value that does not fit.
+        """
+        values = read_yaml(path)
+        try:
+            return cls.from_dict(values)
+        except OptionError as error:
+            raise OptionError(f"{path}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write all fields as YAML; `Recipe.load` gives an equal recipe."""
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """A copy with some fields changed.
+
+        Raises:
+            OptionError: an unknown name, or a value that does not fit.
+        """
+        return self.from_dict(self.to_dict() | changes)
+
+    def override(self, assignments: Iterable[str]) -> "Recipe":
+        """A copy changed by texts `key=value`, as typed after `--set`: see `parse_assignments`."""
+        return self.from_dict(merged(self.to_dict(), parse_assignments(assignments)))
+
+
+_AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "checkpoint_every"), 1),
+    **dict.fromkeys(("min_lr", "warmup_epochs", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
+}
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, {} for an empty one.
+
+    Raises:
+        OptionError: missing, not YAML, or no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise OptionError(f"{path}: no such file; expected a recipe in YAML")
+    try:
+        values = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if values is not None and not isinstance(values, dict):
+        raise OptionError(f"{path}: holds {type(values).__name__}, expected lines of `name: value`")
+    return values or {}
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["lr=1e-3", "method_options.attn=time"]` -> `{"lr": 0.001, "method_options": {"attn": "time"}}`.
+
+    Values are YAML; "none" is null as well. A dot leads into a mapping.
+
+    Raises:
+        OptionError: no "=", or a value that is not YAML.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise OptionError(f"expected key=value, got {assignment!r}; for example lr=1e-3")
+        section, dot, name = key.strip().partition(".")
+        value = parse_value(text)
+        values = merged(values, {section: {name: value}} if dot else {section: value})
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read from YAML; "none" is null.
+
+    Raises:
+        OptionError: not YAML.
+    """
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise OptionError(f"{text!r} is not a value in YAML; quote text with special characters") from error
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes`; mappings within are merged one level deep rather than replaced."""
+    result = dict(values)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = {**result[name], **value} if both else value
+    return result
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and with YAML 1.2's floats: PyYAML keeps to YAML 1.1, which reads 1e-3 as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,66 @@
+"""The directory of a run: what it holds, and whether a recipe may go on in it."""
+
+from pathlib import Path
+
+from fastloaa.methods import METHODS
+from fastloaa.training.checkpoint import Checkpoint
+from fastloaa.training.errors import RunError
+from fastloaa.training.recipe import Recipe
+
+
+class RunDirectory:
+    """Names of a run's files: `recipe.yaml`, `metrics.jsonl` (a line per epoch), `result.json` and the trained weights
+    when it has finished, `checkpoint.safetensors` until then.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.result = self.path / "result.json"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+
+    def weights(self, recipe: Recipe) -> Path:
+        """The trained weights."""
+        return self.path / METHODS[recipe.method].weights_file
+
+    def claim(self, recipe: Recipe, overwrite: bool = False) -> Checkpoint | None:
+        """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.
+
+        Args:
+            overwrite: remove the files of the run that is there, whatever it is.
+
+        Raises:
+            RunError: it holds a finished run, one of another recipe, or something else than a run.
+            FileError: the checkpoint is damaged.
+        """
+        if overwrite:
+            for file in self._files():
+                file.unlink(missing_ok=True)
+        if self.result.exists():
+            raise RunError(f"{self.path}: holds a finished run; give another folder, or --overwrite to train it anew")
+        if self.checkpoint.exists():
+            self._check_same(Recipe.load(self.recipe), recipe)
+        elif self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
+            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
+        recipe.save(self.recipe)
+        for file in self._files():  # what a kill left half written
+            for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
+                leftover.unlink()
+        return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+
+    def _check_same(self, before: Recipe, now: Recipe) -> None:
+        for name, value in before.to_dict().items():
+            if value != now.to_dict()[name]:
+                raise RunError(
+                    f"{self.path}: holds an unfinished run with {name} {value!r}, now {now.to_dict()[name]!r}; give "
+                    f"another folder, the old value to go on, or --overwrite"
+                )
+
+    def _files(self) -> list[Path]:
+        """All that a run may have written."""
+        weights = {self.path / method.weights_file for method in METHODS.values()}
+        return [self.result, self.checkpoint, self.metrics, *weights, self.recipe]
+
+    def _visible(self) -> list[Path]:
+        return [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]

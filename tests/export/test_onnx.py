@@ -1,0 +1,216 @@
+"""to_onnx: the file says what PyTorch says, for any batch and length, and nothing else is left behind."""
+
+import json
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from small import SMALL, small_ast, wake_adapters
+from torch import Tensor, nn
+
+import fastloaa
+from fastloaa import AST, LoAA, adapt
+from fastloaa.export import VerificationError, to_onnx
+from fastloaa.export.onnx import OPSET, ExportError
+
+LABELS = ("dog", "rain", "Säge", "sea waves", 'a "quoted" one')
+
+
+def make_adapted(**options: object) -> AST:
+    model = adapt(small_ast(labels=LABELS, **options), bottleneck=6)
+    wake_adapters(model)
+    return model
+
+
+def make_overlapping(**options: object) -> AST:
+    """Another kind of ViT (cls alone), patches that overlap, frames that do not divide, and a linear adapter."""
+    model = small_ast(frames=50, stride=10, backbone="vit_tiny_patch16_224", mean=-6.6, std=5.3, **options)
+    adapt(model, attn=(3, 3), ffn="linear", bottleneck=4, bias=True, scale=0.5, activation="silu")
+    wake_adapters(model)
+    return model
+
+
+MODELS = {"adapted": make_adapted, "overlapping": make_overlapping, "plain": small_ast}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[AST, Path]:
+    torch.manual_seed(0)
+    model = MODELS[request.param]()
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    to_onnx(model, path)
+    return model, path
+
+
+def run(path: Path, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    logits, probabilities = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return torch.from_numpy(logits), torch.from_numpy(probabilities)
+
+
+@torch.no_grad()
+def test_says_what_pytorch_says_for_any_batch_and_length(exported: tuple[AST, Path]) -> None:
+    model, path = exported
+    filling = model.front_end.samples
+    for samples in (1, 399, 400, 5000, filling - 1, filling, filling + 1, 160_000):
+        for batch in (1, 2, 3, 17):
+            waveform = 0.3 * torch.randn(batch, samples) + 0.1
+            expected = model(model.front_end(waveform))
+            logits, probabilities = run(path, waveform=waveform)
+            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(probabilities, expected.softmax(1), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_silence_tones_and_clicks_agree_too(exported: tuple[AST, Path]) -> None:
+    """Bands at the floor beside loud ones: where a logarithm shows every rounding."""
+    model, path = exported
+    time = torch.arange(16000) / 16000
+    tone = torch.sin(2 * torch.pi * 1000 * time)
+    waveform = torch.stack([0 * time, 0 * time + 0.5, tone, 1e-4 * tone, (torch.arange(16000) % 1600 == 0).float()])
+    torch.testing.assert_close(run(path, waveform=waveform)[0], model(model.front_end(waveform)), atol=5e-5, rtol=0)
+
+
+def test_the_adapters_are_in_the_file() -> None:
+    """The comparisons above would not see them if they hardly mattered."""
+    for make in (make_adapted, make_overlapping):
+        model = make()
+        log_mel = torch.randn(3, model.front_end.frames, 128)
+        adapted = model(log_mel)
+        for module in model.modules():
+            if isinstance(module, LoAA):
+                nn.init.zeros_(module.up.weight)
+        assert (model(log_mel) - adapted).abs().max() > 0.05
+
+
+def test_the_graph_is_standard_onnx_with_free_axes_in_one_file(exported: tuple[AST, Path]) -> None:
+    _, path = exported
+    proto = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert not proto.functions
+    assert not any(tensor.external_data for tensor in proto.graph.initializer)
+    assert [child.name for child in path.parent.iterdir()] == ["model.onnx"]
+    assert shape(proto.graph.input[0]) == ["batch", "samples"]
+    assert [(out.name, shape(out)) for out in proto.graph.output] == [
+        ("logits", ["batch", 5]),
+        ("probabilities", ["batch", 5]),
+    ]
+    content = path.read_bytes()
+    for folder in (Path(fastloaa.__file__).parent, Path(torch.__file__).parent, Path(__file__).parent):
+        assert str(folder).encode() not in content
+
+
+def test_adapters_do_not_become_scatters(exported: tuple[AST, Path]) -> None:
+    """In-place shifted sums come out as ScatterND, five times the nodes and minutes to export."""
+    operators = {node.op_type for node in onnx.load(exported[1]).graph.node}
+    assert not {operator for operator in operators if operator.startswith("Scatter")}
+    assert {"Gelu", "LayerNormalization"} <= operators
+
+
+def test_metadata(tmp_path: Path) -> None:
+    model = make_overlapping(labels=LABELS, sample_rate=8000, mel_bins=64)
+    report = to_onnx(model, tmp_path / "new" / "model.onnx")
+    props = {p.key: p.value for p in onnx.load(tmp_path / "new" / "model.onnx").metadata_props}
+    assert json.loads(props.pop("labels")) == list(LABELS)
+    assert props == {
+        "fastloaa": fastloaa.__version__,
+        "task": "audio-classification",
+        "input": "waveform",
+        "sample_rate": "8000",
+        "frames": "50",
+        "mel_bins": "64",
+        "mean": "-6.6",
+        "std": "5.3",
+        "samples": str(200 + 49 * 80),  # 25 ms, and 49 steps of 10 ms
+        "opset": "20",
+    }
+    assert report.size == (tmp_path / "new" / "model.onnx").stat().st_size
+    assert report.opset == 20
+    assert report.batches == (1, 2, 3, 17)
+    assert 0 < report.difference < 1e-5
+    assert report.seconds > 0
+
+
+@torch.no_grad()
+def test_log_mel_in_and_labels_of_ones_own(tmp_path: Path) -> None:
+    model = make_adapted()
+    to_onnx(model, tmp_path / "model.onnx", waveform=False, labels=["a", "b", "c", "d", "e"])
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert [(entry.name, shape(entry)) for entry in proto.graph.input] == [("log_mel", ["batch", 64, 128])]
+    assert {p.key: p.value for p in proto.metadata_props}["labels"] == '["a", "b", "c", "d", "e"]'
+    for batch in (1, 2, 3, 17):
+        log_mel = torch.randn(batch, 64, 128)
+        torch.testing.assert_close(run(tmp_path / "model.onnx", log_mel=log_mel)[0], model(log_mel), atol=1e-5, rtol=0)
+
+
+def test_the_model_is_left_as_it_was_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    model = make_adapted().train()
+    model.backbone.blocks[0].eval()
+    model.head[1].bias.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
+    rng = torch.get_rng_state()
+
+    to_onnx(model, tmp_path / "model.onnx")
+
+    assert modes == [module.training for module in model.modules()]
+    assert trainable == [parameter.requires_grad for parameter in model.parameters()]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert {module.backend for module in model.modules() if isinstance(module, LoAA)} == {"auto"}
+    assert torch.equal(rng, torch.get_rng_state())
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+class Wavering(nn.Module):
+    """A head that cannot be a graph: which way it goes depends on the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :5] if x.sum() > 0 else x[:, 5:10]
+
+
+def test_a_failed_translation_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("the old one")
+    model = small_ast(backbone_options=SMALL | {"depth": 1})
+    model.head = Wavering()
+    with pytest.raises(ExportError, match=r"^torch\.onnx\.export cannot translate the model: .*data-dependent.*$"):
+        to_onnx(model, tmp_path / "model.onnx")
+    assert {child.name: child.read_text() for child in tmp_path.iterdir()} == {"model.onnx": "the old one"}
+
+
+def test_a_file_that_fails_verification_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("the old one")
+    with pytest.raises(VerificationError, match="expected at most 0;"):
+        to_onnx(small_ast(backbone_options=SMALL | {"depth": 1}), tmp_path / "model.onnx", tolerance=0.0)
+    assert {child.name: child.read_text() for child in tmp_path.iterdir()} == {"model.onnx": "the old one"}
+
+
+def test_refuses_other_models_and_other_numbers_of_labels(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"fastloaa\.AST models, got Linear"):
+        to_onnx(nn.Linear(2, 2), tmp_path / "model.onnx")  # type: ignore[arg-type]
+    for labels in (["one", "two"], []):
+        with pytest.raises(ValueError, match=f"{len(labels)} labels were given for 5 classes"):
+            to_onnx(small_ast(), tmp_path / "model.onnx", labels=labels)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_papers_model_at_full_size(tmp_path: Path) -> None:
+    """AST-base as for ESC-50, r = 36 at both sites of 12 blocks: 90 million weights, 4 bytes each, once."""
+    model = adapt(AST(50, frames=512), "time", "freq", bottleneck=36).eval()
+    wake_adapters(model)
+    report = to_onnx(model, tmp_path / "model.onnx")
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert 4 * weights < report.size < 4 * weights + 2_000_000  # the front end's matrices are 1 MB
+    assert report.difference < 2e-5
+
+
+def shape(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

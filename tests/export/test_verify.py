@@ -1,0 +1,82 @@
+"""verify: a file that does not say what its model says is refused, with the figures."""
+
+import copy
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from small import small_ast, wake_adapters
+
+from fastloaa import AST, adapt
+from fastloaa.export import VerificationError, to_onnx
+from fastloaa.export.verify import verify
+from fastloaa.files import FileError
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[AST, Path]:
+    torch.manual_seed(0)
+    model = adapt(small_ast(), bottleneck=4)
+    wake_adapters(model)
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    to_onnx(model, path)
+    return model, path
+
+
+def test_reports_the_largest_difference_of_noise_and_clips(exported: tuple[AST, Path]) -> None:
+    model, path = exported
+    report = verify(path, model, clips=[torch.randn(1), torch.randn(20_000)])
+    assert report.batches == (1, 2, 3, 17, 1, 1)
+    assert report.size == path.stat().st_size
+    assert 0 < report.difference < 1e-5
+
+
+@pytest.mark.parametrize("end", ["blocks.0.loaa_attn.up.weight", "blocks.0.loaa_ffn.down.weight", "fourier"])
+def test_weights_two_percent_off_are_found(end: str, exported: tuple[AST, Path], tmp_path: Path) -> None:
+    model, path = exported
+    proto = onnx.load(path)
+    (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name.endswith(end))
+    tensor.CopyFrom(numpy_helper.from_array(1.02 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(VerificationError, match=r"differs from PyTorch by [\d.e-]+ in the logits .* at most 0\.0001"):
+        verify(tmp_path / "wrong.onnx", model)
+
+
+def test_wrong_probabilities_are_found(exported: tuple[AST, Path], tmp_path: Path) -> None:
+    model, path = exported
+    proto = onnx.load(path)
+    softmax = proto.graph.node[-1]
+    assert softmax.op_type == "Softmax"
+    softmax.attribute[0].i = 0  # over the batch
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(VerificationError, match="in the probabilities"):
+        verify(tmp_path / "wrong.onnx", model)
+
+
+def test_a_batch_that_became_a_constant_is_found(exported: tuple[AST, Path], tmp_path: Path) -> None:
+    model, path = exported
+    proto = onnx.load(path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(VerificationError, match=r"cannot run input \(1, \d+\)"):
+        verify(tmp_path / "wrong.onnx", model)
+
+
+def test_not_a_number_is_found(exported: tuple[AST, Path]) -> None:
+    broken = copy.deepcopy(exported[0])
+    broken.head[1].bias.data[0] = torch.nan
+    with pytest.raises(VerificationError, match="by nan in the logits"):
+        verify(exported[1], broken)
+
+
+def test_a_model_of_other_classes_is_found(exported: tuple[AST, Path]) -> None:
+    with pytest.raises(VerificationError, match=r"shape \(1, 5\), PyTorch \(1, 7\)"):
+        verify(exported[1], small_ast(7))
+
+
+def test_a_missing_file(exported: tuple[AST, Path]) -> None:
+    with pytest.raises(FileError, match="no such file"):
+        verify("nowhere.onnx", exported[0])
