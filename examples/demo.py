@@ -107,7 +107,7 @@ def run(recipe: Recipe, folder: Path) -> Row:
     else:
         train(recipe, folder, console=console, overwrite=result_file.is_file())
     result = json.loads(result_file.read_text())
-    return Row(recipe.method, result["test_accuracy"], result["trainable_parameters"], result["train_seconds"])
+    return Row(recipe.method, result["test"]["accuracy"], result["trainable_parameters"], result["seconds"])
 
 
 def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Prediction], path: Path) -> Path:

@@ -44,6 +44,8 @@ class AudioTransformer(Protocol):
     @property
     def grid(self) -> TokenGrid: ...
 
+    def config(self) -> dict[str, Any]: ...
+
 
 class AdaptedBlock(nn.Module):
     """A timm transformer block with adapters beside its attention and its FFN.
@@ -54,8 +56,8 @@ class AdaptedBlock(nn.Module):
 
     def __init__(self, block: Block, loaa_attn: LoAA | None, loaa_ffn: LoAA | None) -> None:
         super().__init__()
-        for name, child in block.named_children():
-            self.add_module(name, child)
+        self.norm1, self.attn, self.ls1, self.drop_path1 = block.norm1, block.attn, block.ls1, block.drop_path1
+        self.norm2, self.mlp, self.ls2, self.drop_path2 = block.norm2, block.mlp, block.ls2, block.drop_path2
         self.loaa_attn = loaa_attn
         self.loaa_ffn = loaa_ffn
         self.train(block.training)
@@ -138,7 +140,7 @@ def adapt(
             )
 
         vit.blocks[index] = AdaptedBlock(block, adapter(config.attn), adapter(config.ffn))
-    model.loaa_config = config
+    model.__dict__["loaa_config"] = config  # plain data: not for nn.Module to register
     freeze_backbone(model)
     return model
 

@@ -86,7 +86,8 @@ class LoAA(nn.Module):
         options: dict[str, Any] = {"padding": padding, "bias": bias, "device": device, "dtype": dtype}
         self.down = nn.Conv2d(dim, bottleneck, size, **options)
         self.up = nn.Conv2d(bottleneck, dim, size, **options)
-        self.to(memory_format=torch.channels_last)
+        for convolution in (self.down, self.up):
+            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import (
     AdaptConfig,
+    AudioTransformer,
     ModelT,
     adapt,
     adapt_config,
@@ -41,7 +42,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
         "kind": "adapter",
         "adapt": config.to_json(),
         "backbone": _backbone(model),
-        "model": model.config() if hasattr(model, "config") else None,
+        "model": model.config() if isinstance(model, AudioTransformer) else None,
     }
     write_safetensors(path, adapter_state(model), metadata)
 

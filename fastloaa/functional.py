@@ -89,17 +89,17 @@ def loaa(
     choice = choose_backend(x, kernel, down_weight.shape[0], backend, dtype)
 
     # No copy where the dtype fits already.
-    weights = [down_weight.to(dtype), up_weight.to(dtype)]
+    down, up = down_weight.to(dtype), up_weight.to(dtype)
     extras = [None if t is None else t.to(dtype) for t in (down_bias, up_bias, hidden_mask)]
     if choice.backend == "triton":
-        return _fused(x, weights, extras, block_out, skip, grid, scale, activation)
+        return _fused(x, down, up, extras, block_out, skip, grid, scale, activation)
     x = x.to(dtype)
     names = ("down_bias", "up_bias", "hidden_mask")
     branch: dict[str, Any] = {**dict(zip(names, extras, strict=True)), "scale": scale, "activation": activation}
     if choice.backend == "torch" and all(t is None or t.dtype == dtype for t in (block_out, skip)):
-        return loaa_gemm_shift(x, *weights, grid, block_out=block_out, skip=skip, **branch)
+        return loaa_gemm_shift(x, down, up, grid, block_out=block_out, skip=skip, **branch)
     run = loaa_gemm_shift if choice.backend == "torch" else loaa_reference
-    out = run(x, *weights, grid, **branch)
+    out = run(x, down, up, grid, **branch)
     for summand in (block_out, skip):
         out = out if summand is None else out + summand
     return out
@@ -107,7 +107,8 @@ def loaa(
 
 def _fused(
     x: Tensor,
-    weights: list[Tensor],
+    down: Tensor,
+    up: Tensor,
     extras: list[Tensor | None],
     block_out: Tensor | None,
     skip: Tensor | None,
@@ -116,7 +117,7 @@ def _fused(
     activation: str,
 ) -> Tensor:
     """The Triton kernels; x and the summands go in as they are and are rounded as they are read."""
-    tensors = (x, *weights, *extras, block_out, skip)
+    tensors = (x, down, up, *extras, block_out, skip)
     keep_pre = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     time_major = grid.token_order == "time"
     settings = (grid.freq_bins, grid.prefix_tokens, time_major, scale, activation, keep_pre)

@@ -46,7 +46,7 @@ class _GemmShift(torch.autograd.Function):
     """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:
         _, _, hidden_mask, _, _, *settings = rest
         out, pre = forward(x, down_weight, up_weight, *rest)
         ctx.save_for_backward(x, down_weight, up_weight, hidden_mask, pre)
@@ -55,14 +55,16 @@ class _GemmShift(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_x, need_down, need_up, need_down_bias, need_up_bias, need_mask, need_block, need_skip = (
             ctx.needs_input_grad[:8]
         )
-        saved = ctx.saved_tensors  # once: activation checkpointing recomputes them at each access
-        pre, (_, scale, activation) = saved[-1], ctx.settings
+        # Read once: activation checkpointing recomputes them at each access.
+        x, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
+        grid, scale, activation = ctx.settings
+        needs = (need_x, need_down, need_up, need_down_bias or need_mask)
         d_x, d_down, d_up, d_hidden, d_pre = backward(
-            grad, *saved, *ctx.settings, need_x, need_down, need_up, need_down_bias or need_mask
+            grad, x, down_weight, up_weight, hidden_mask, pre, grid, scale, activation, *needs
         )
         return (
             d_x,

@@ -1,6 +1,7 @@
 """Backbone weights from files, fitted to a spectrogram: colour channels summed, position embedding cut or stretched."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +26,20 @@ def read_backbone(path: str | Path) -> tuple[dict[str, Tensor], tuple[int, int] 
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        state, metadata = read_safetensors(path)
+        tensors, metadata = read_safetensors(path)
         grid = metadata.get("grid")
         if metadata.get("kind") == "model":
             prefix = "backbone."
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         elif metadata:
             raise WeightsError(
                 f"{path}: holds {metadata.get('kind')!r}, not a backbone; for an adapter use load_adapter(model, path)"
             )
-        return state, (grid["freq_bins"], grid["time_steps"]) if grid else None
+        return tensors, (grid["freq_bins"], grid["time_steps"]) if grid else None
     if not path.is_file():
         raise FileError(f'{path}: no such weights file; give a .safetensors or .pth file, "timm", or None')
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler makes of a file that is not one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path}: not a PyTorch state dict ({reason}); give a .safetensors or .pth file") from error
