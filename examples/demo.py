@@ -121,7 +121,7 @@ def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Predi
         picture.imshow(shown.T, origin="lower", aspect="auto", extent=(0, seconds, 0, shown.shape[1]))
         truth = splits.classes[clip.labels[0]]
         verdict = "right" if answer.labels[0] == truth else "wrong"
-        picture.set(title=f'"{truth}" answered "{answer.labels[0]}" ({verdict})', xlabel="seconds", ylabel="mel bin")
+        picture.set(title=f"{truth}\nanswered {answer.labels[0]} ({verdict})", xlabel="seconds", ylabel="mel bin")
         bars.barh(answer.labels[::-1], answer.probabilities[::-1], color="C0" if verdict == "right" else "C3")
         bars.set(xlim=(0, 1), xlabel="probability")
     with replacing(path) as temporary:
