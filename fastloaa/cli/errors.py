@@ -12,7 +12,7 @@ class OneLineErrors(TyperGroup):
     operating system's. Any other is a bug and shows its traceback; `--debug` shows all of them.
     """
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -19,7 +19,7 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def build_optimiser(model: AST, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW on the parameters that train; no weight decay on norms, biases, position embeddings and class tokens."""
     without_decay = [f"backbone.{name}" for name in model.backbone.no_weight_decay()]
-    groups = param_groups_weight_decay(model, recipe.weight_decay, without_decay)
+    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=without_decay)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
 
 

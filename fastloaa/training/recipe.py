@@ -127,8 +127,9 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write all fields as YAML; `Recipe.load` gives an equal recipe."""
+        text = yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         with replacing(path) as temporary:
-            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+            temporary.write_text(text, encoding="utf-8")
 
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with some fields changed.
@@ -159,7 +160,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise OptionError(f"{path}: no such file; expected a recipe in YAML")
     try:
-        values = yaml.load(path.read_text(), _Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise OptionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if values is not None and not isinstance(values, dict):
@@ -213,9 +214,14 @@ class _Loader(yaml.SafeLoader):
     """Safe, and with YAML 1.2's floats: PyYAML keeps to YAML 1.1, which reads 1e-3 as text."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts text that `_Loader` would read as a number in quotes."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -73,10 +73,6 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     """
     console = console or Console()
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
-    if len(splits.classes) < 2:
-        raise TrainingError(
-            f"{recipe.data}: holds one class, {splits.classes[0]!r}; expected two or more to tell apart"
-        )
     accelerator = _accelerator(recipe)
     run = RunDirectory(out)
     checkpoint = run.claim(recipe, overwrite)

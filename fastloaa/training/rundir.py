@@ -28,12 +28,14 @@ class RunDirectory:
         """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.
 
         Args:
-            overwrite: remove the files of the run that is there, whatever it is.
+            overwrite: remove the files of the run that is there, whichever it is.
 
         Raises:
             RunError: it holds a finished run, one of another recipe, or something else than a run.
             FileError: the checkpoint is damaged.
         """
+        if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
+            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
         if overwrite:
             for file in self._files():
                 file.unlink(missing_ok=True)
@@ -41,8 +43,6 @@ class RunDirectory:
             raise RunError(f"{self.path}: holds a finished run; give another folder, or --overwrite to train it anew")
         if self.checkpoint.exists():
             self._check_same(Recipe.load(self.recipe), recipe)
-        elif self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
-            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
         recipe.save(self.recipe)
         for file in self._files():  # what a kill left half written
             for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
@@ -58,9 +58,9 @@ class RunDirectory:
                 )
 
     def _files(self) -> list[Path]:
-        """All that a run may have written."""
+        """All that a run may have written besides its recipe."""
         weights = {self.path / method.weights_file for method in METHODS.values()}
-        return [self.result, self.checkpoint, self.metrics, *weights, self.recipe]
+        return [self.result, self.checkpoint, self.metrics, *weights]
 
     def _visible(self) -> list[Path]:
         return [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]

@@ -17,6 +17,7 @@ from fastloaa.export import Classifier
 from fastloaa.export.verify import verify
 from fastloaa.training import Recipe
 
+SHALLOW = SMALL | {"depth": 1}
 LABELS = ("dog", "rain", "saw", "sea", "clock")
 
 
@@ -27,14 +28,14 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[AST, Path]:
     """What a finished run leaves: its recipe and its adapters, beside the backbone they were trained on."""
-    model = small_ast(labels=LABELS)
+    model = small_ast(labels=LABELS, backbone_options=SHALLOW)
     model.save(tmp_path / "backbone.safetensors")
     recipe = Recipe(
         data="sounds",
         method="loaa",
         method_options={"attn": "time", "ffn": "freq", "bottleneck": 4},
         backbone="deit_tiny_distilled_patch16_224",
-        backbone_options=SMALL,
+        backbone_options=SHALLOW,
         weights=str(tmp_path / "backbone.safetensors"),
     )
     recipe.save(tmp_path / "run" / "recipe.yaml")

@@ -15,6 +15,7 @@ from fastloaa import AST, LoAA, adapt
 from fastloaa.export import VerificationError, to_onnx
 from fastloaa.export.onnx import OPSET, ExportError
 
+SHALLOW = {"backbone_options": SMALL | {"depth": 1}}  # where the layers are not the subject
 LABELS = ("dog", "rain", "Säge", "sea waves", 'a "quoted" one')
 
 
@@ -112,7 +113,7 @@ def test_adapters_do_not_become_scatters(exported: tuple[AST, Path]) -> None:
 
 
 def test_metadata(tmp_path: Path) -> None:
-    model = make_overlapping(labels=LABELS, sample_rate=8000, mel_bins=64)
+    model = make_overlapping(labels=LABELS, sample_rate=8000, mel_bins=64, **SHALLOW)
     report = to_onnx(model, tmp_path / "new" / "model.onnx")
     props = {p.key: p.value for p in onnx.load(tmp_path / "new" / "model.onnx").metadata_props}
     assert json.loads(props.pop("labels")) == list(LABELS)
@@ -137,7 +138,7 @@ def test_metadata(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_log_mel_in_and_labels_of_ones_own(tmp_path: Path) -> None:
-    model = make_adapted()
+    model = make_adapted(**SHALLOW)
     to_onnx(model, tmp_path / "model.onnx", waveform=False, labels=["a", "b", "c", "d", "e"])
     proto = onnx.load(tmp_path / "model.onnx")
     assert [(entry.name, shape(entry)) for entry in proto.graph.input] == [("log_mel", ["batch", 64, 128])]
@@ -150,7 +151,7 @@ def test_log_mel_in_and_labels_of_ones_own(tmp_path: Path) -> None:
 def test_the_model_is_left_as_it_was_and_nothing_is_printed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    model = make_adapted().train()
+    model = make_adapted(**SHALLOW).train()
     model.backbone.blocks[0].eval()
     model.head[1].bias.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -178,7 +179,7 @@ class Wavering(nn.Module):
 
 def test_a_failed_translation_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("the old one")
-    model = small_ast(backbone_options=SMALL | {"depth": 1})
+    model = small_ast(**SHALLOW)
     model.head = Wavering()
     with pytest.raises(ExportError, match=r"^torch\.onnx\.export cannot translate the model: .*data-dependent.*$"):
         to_onnx(model, tmp_path / "model.onnx")
@@ -188,7 +189,7 @@ def test_a_failed_translation_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_file_that_fails_verification_is_not_left(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("the old one")
     with pytest.raises(VerificationError, match="expected at most 0;"):
-        to_onnx(small_ast(backbone_options=SMALL | {"depth": 1}), tmp_path / "model.onnx", tolerance=0.0)
+        to_onnx(small_ast(**SHALLOW), tmp_path / "model.onnx", tolerance=0.0)
     assert {child.name: child.read_text() for child in tmp_path.iterdir()} == {"model.onnx": "the old one"}
 
 

@@ -35,7 +35,7 @@ def take_steps(model: AST, count: int) -> None:
 
 
 def test_what_trains_gets_a_gradient_and_what_is_frozen_stays(method: Method) -> None:
-    model = method.apply(small_ast()).train()
+    model = method.apply(small_ast().requires_grad_(False)).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     take_steps(model, 2)  # the first only reaches up-projections that start from zero
     for name, parameter in model.named_parameters():

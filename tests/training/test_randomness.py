@@ -1,5 +1,7 @@
 """Randomness as a function of seed and position."""
 
+from itertools import chain
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def test_an_epoch_is_a_permutation_that_can_start_anywhere(
     batches = EpochBatches(length, batch_size, seed)
     batches.start_at(3, 0)
     whole = list(batches)
-    assert sorted(sum(whole, [])) == list(range(length))
+    assert sorted(chain.from_iterable(whole)) == list(range(length))
     assert [len(batch) for batch in whole[:-1]] == [batch_size] * (len(whole) - 1)
     assert len(whole) == len(batches) == batches.per_epoch
     first = data.draw(st.integers(0, len(whole)))

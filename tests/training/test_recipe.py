@@ -125,7 +125,14 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
 def test_override() -> None:
     recipe = Recipe(data="x", backbone_options={"depth": 4})
     changed = recipe.override(
-        ["lr=1e-2", "backbone_options.embed_dim=48", "method_options.attn=none", "frames=128", "data=a b", "validation="]
+        [
+            "lr=1e-2",
+            "backbone_options.embed_dim=48",
+            "method_options.attn=none",
+            "frames=128",
+            "data=a b",
+            "validation=",
+        ]
     )
     assert changed == recipe.replace(
         lr=0.01, backbone_options={"depth": 4, "embed_dim": 48}, method_options={"attn": None}, frames=128, data="a b"

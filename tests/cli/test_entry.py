@@ -1,0 +1,88 @@
+"""The command line as a whole: what it lists, how it fails, and that it starts without heavy imports."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import fastloaa
+import fastloaa.training
+from fastloaa.cli import app
+from fastloaa.training import TrainingError
+
+COMMANDS = ("train", "evaluate", "export", "predict", "doctor")
+
+
+def test_help_lists_the_commands() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert all(f" {command} " in result.stdout for command in COMMANDS)
+    assert "Example: fastloaa train" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"fastloaa {fastloaa.__version__}\n")
+
+
+ARGUMENTS = ["train", "--data", "x", "--out", "unused"]
+
+
+def invoke_with(error: Exception, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, str, object]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fastloaa.training, "train", fail)
+    result = CliRunner().invoke(app, [*options, *ARGUMENTS])
+    return result.exit_code, result.stderr, result.exception
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (TrainingError("two\nlines"), "error: two lines\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x.wav"), "error: [Errno 2] No such file: 'x.wav'\n"),
+    ],
+)
+def test_refusals_are_one_line(error: Exception, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert invoke_with(error, monkeypatch)[:2] == (2, line)
+    assert invoke_with(error, monkeypatch, "--debug")[2] is error
+
+
+def test_bugs_show_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = ValueError("somewhere in a library")
+    code, stderr, raised = invoke_with(bug, monkeypatch)
+    assert (code, stderr) == (1, "")
+    assert raised is bug
+
+
+def test_commands_import_what_is_heavy_only_when_they_run() -> None:
+    script = (
+        "import sys, types\n"
+        "package = types.ModuleType('fastloaa')\n"
+        f"package.__path__ = [{str(Path(fastloaa.__file__).parent)!r}]\n"
+        "sys.modules['fastloaa'] = package  # without its __init__, which imports torch\n"
+        "import fastloaa.cli\n"
+        "print(sorted({'torch', 'timm', 'numpy', 'onnxruntime', 'accelerate', 'soundfile'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_as_a_process() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from fastloaa.cli import main; main()", "evaluate", "nowhere"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == "error: nowhere: no recipe.yaml in it; expected a folder that fastloaa train made\n"

@@ -1,0 +1,117 @@
+"""Accuracy, loss and confusion against the model called clip by clip."""
+
+import math
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from small import small_ast
+from tone_set import PITCHES, write_tones
+
+from fastloaa import AST
+from fastloaa.data import Clip, DataError
+from fastloaa.training import TrainingError, evaluate
+from fastloaa.training.recipe import Loss
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Clip]:
+    """Six clips of each of three classes, of three lengths, one of them longer than the model's frames."""
+    found = []
+    for index, seconds in enumerate((0.2, 0.45, 1.5)):
+        root = write_tones(tmp_path / str(index), clips=2, seconds=seconds)
+        found += [Clip(p, (label,)) for label, hertz in enumerate(PITCHES) for p in sorted(root.glob(f"{hertz}Hz/*"))]
+    return found
+
+
+def single_logits(model: AST, clip: Clip) -> torch.Tensor:
+    """Cut as the data set cuts: a clip's mean is that of what is left."""
+    waveform = torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0])[: model.front_end.samples]
+    with torch.no_grad():
+        return model(model.front_end(waveform[None]))[0]
+
+
+@pytest.fixture
+def model(clips: list[Clip]) -> AST:
+    """Far from fair to all classes, but not so far that it always gives the same answer."""
+    model = small_ast(num_classes=4, mean=-8.0, std=4.0)
+    torch.nn.init.normal_(model.head[1].weight, std=1.0)
+    mean = torch.stack([single_logits(model, clip) for clip in clips]).mean(0)
+    torch.nn.init.zeros_(model.head[1].bias).data.sub_(mean)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_against_single_clips(model: AST, clips: list[Clip], batch_size: int, loss: Loss) -> None:
+    confusion = [[0] * 4 for _ in range(4)]
+    losses = []
+    for clip in clips:
+        logits = single_logits(model, clip).double()
+        confusion[clip.labels[0]][int(logits.argmax())] += 1
+        if loss == "cross_entropy":
+            losses.append(-logits.softmax(0).log()[clip.labels[0]].item())
+        else:
+            right = torch.arange(4) == clip.labels[0]
+            losses.append(-torch.where(right, logits, -logits).sigmoid().log().mean().item())
+    found = evaluate(model, clips, batch_size=batch_size, loss=loss)
+    assert found.confusion == confusion
+    assert found.accuracy == sum(confusion[i][i] for i in range(4)) / len(clips)
+    assert found.loss == pytest.approx(sum(losses) / len(clips), rel=1e-4)
+    assert (found.clips, found.broken) == (18, ())
+    assert sum(max(row) < 6 for row in confusion) > 1  # the model's answers vary, or this shows little
+
+
+def test_per_class(model: AST, clips: list[Clip]) -> None:
+    found = evaluate(model, clips)
+    object.__setattr__(found, "confusion", [[4, 0, 0, 0], [1, 0, 2, 0], [0, 1, 2, 1], [0, 0, 0, 0]])
+    assert found.per_class(["a", "b", "c", "d"]) == {
+        "a": {"clips": 4, "accuracy": 1.0, "taken_for": None},
+        "b": {"clips": 3, "accuracy": 0.0, "taken_for": "c"},
+        "c": {"clips": 4, "accuracy": 0.5, "taken_for": "b"},
+        "d": {"clips": 0, "accuracy": None, "taken_for": None},
+    }
+
+
+def test_broken_files_do_not_count(model: AST, clips: list[Clip]) -> None:
+    whole = evaluate(model, clips[1:])
+    clips[0].path.write_text("not a sound")
+    for batch_size in (1, 5):  # 1: a batch without a readable file
+        found = evaluate(model, clips, batch_size=batch_size)
+        assert (found.clips, found.confusion) == (whole.clips, whole.confusion)
+        assert len(found.broken) == 1
+        assert str(clips[0].path) in found.broken[0]
+    with pytest.raises(DataError, match="1 of 1 files could not be read"):
+        evaluate(model, clips[:1])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_mode_is_left_as_it_was(model: AST, clips: list[Clip], training: bool) -> None:
+    model.train(training)
+    evaluate(model, clips[:2])
+    assert model.training is training
+
+
+def test_evaluation_mode_is_used(clips: list[Clip]) -> None:
+    model = small_ast(
+        num_classes=3, backbone_options={"depth": 2, "embed_dim": 48, "num_heads": 3, "proj_drop_rate": 0.9}
+    )
+    assert evaluate(model.train(), clips).loss == evaluate(model.eval(), clips).loss
+
+
+def test_precision(model: AST, clips: list[Clip]) -> None:
+    dtypes = []
+    model.head[1].register_forward_hook(lambda module, _, out: dtypes.append(out.dtype))
+    evaluate(model, clips, precision="bf16")
+    evaluate(model, clips)
+    assert dtypes == [torch.bfloat16, torch.float32]
+
+
+def test_refusals(model: AST, clips: list[Clip]) -> None:
+    with pytest.raises(DataError, match="has 2 labels; training and accuracy expect one for each clip"):
+        evaluate(model, [Clip(clips[0].path, (0, 1))])
+    with torch.no_grad():
+        model.head[1].bias.fill_(math.nan)
+    with pytest.raises(TrainingError, match="the model's loss is nan"):
+        evaluate(model, clips)

@@ -1,0 +1,166 @@
+"""The loop's decisions: which epoch is chosen, what stops it, what each step is given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+from tone_set import small_recipe, write_tones
+
+from fastloaa import AST, LoAA
+from fastloaa.files import read_safetensors
+from fastloaa.training import Evaluation, TrainingError, load_run, loop, train
+from fastloaa.training.checkpoint import copy_of_state
+from fastloaa.training.loop import Trainer
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tones(tmp_path_factory.mktemp("tones") / "data", clips=8)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "chosen"),
+    [
+        ([0.2, 0.9, 0.5, 0.4], [1.0, 1.0, 1.0, 1.0], 2),
+        ([0.2, 0.9, 0.9, 0.9], [1.0, 0.5, 0.3, 0.4], 3),  # a draw goes to the lower loss
+        ([0.9, 0.9, 0.9, 0.9], [0.5, 0.5, 0.5, 0.5], 1),  # and then to the earlier epoch
+        ([0.1, 0.2, 0.3, 0.4], [1.0, 1.0, 1.0, 1.0], 4),
+    ],
+)
+def test_best_by_validation(
+    tones: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accuracies: list[float],
+    losses: list[float],
+    chosen: int,
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def scripted(model: torch.nn.Module, *_: Any) -> Evaluation:
+        seen.append(copy_of_state(model))
+        return Evaluation(6, accuracies[len(seen) - 1], losses[len(seen) - 1], [], ())
+
+    monkeypatch.setattr(loop, "evaluate_batches", scripted)
+    result = train(small_recipe(tones, epochs=4), tmp_path, console=QUIET)
+    assert (result.chosen_epoch, result.chosen_by) == (chosen, "validation")
+    assert result.validation_accuracy == accuracies[chosen - 1]
+    saved, _ = read_safetensors(tmp_path / "adapter.safetensors")
+    for epoch, state in enumerate(seen, start=1):
+        same = all(torch.equal(saved[name], tensor) for name, tensor in state.items())
+        assert same is (epoch == chosen)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_files(tones: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tones, lr=1e30, warmup_epochs=0, batch_size=4)
+    with pytest.raises(TrainingError) as caught:
+        train(recipe, tmp_path, console=QUIET)
+    message = str(caught.value)
+    assert "the loss is nan at step 1 (epoch 1)" in message or "the loss is inf at step 1 (epoch 1)" in message
+    files = message.split("files: ")[1].split(", ")
+    assert len(set(files)) == 4
+    assert all(Path(file).is_relative_to(tones) and Path(file).exists() for file in files)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_each_step_is_given_its_learning_rate_and_precision(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, dtypes, modes = [], set(), set()
+    step = Trainer._step
+
+    def spy(self: Trainer, batch: Any) -> float:
+        handle = self.model.head[1].register_forward_hook(lambda module, _, out: dtypes.add(out.dtype))
+        loss = step(self, batch)
+        handle.remove()
+        rates.append({group["lr"] for group in self.optimiser.param_groups})
+        modes.add(self.model.training)
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", spy)
+    recipe = small_recipe(tones, epochs=2, batch_size=8, lr=1e-3, warmup_epochs=1, precision="bf16")
+    train(recipe, tmp_path, console=QUIET)
+    # Two steps of warm-up, two of a cosine over two steps.
+    assert [max(rate) for rate in rates] == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.5e-3])
+    assert all(len(rate) == 1 for rate in rates)
+    assert dtypes == {torch.bfloat16}
+    assert modes == {True}
+
+
+def test_augmentation_is_for_training_alone(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, list[bool]] = {"mixup": [], "noise_and_roll": []}
+    trainers: list[Trainer] = []
+    for name in calls:
+        original = getattr(loop, name)
+
+        def counted(*args: Any, _original: Any = original, _name: str = name) -> Any:
+            calls[_name].append(trainers[0].model.training)
+            return _original(*args)
+
+        monkeypatch.setattr(loop, name, counted)
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: trainers.append(self) or fit(self))
+    train(small_recipe(tones, epochs=1, batch_size=8, mixup=1.0, noise_and_roll=True), tmp_path, console=QUIET)
+    assert calls == {"mixup": [True, True], "noise_and_roll": [True, True]}
+
+
+@pytest.mark.parametrize("mixed", [0.0, 1.0])
+def test_what_the_model_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixed: float) -> None:
+    """Padding stays padding whatever clips share a batch, and masks cover the sound in training alone."""
+    root = write_tones(tmp_path / "data", clips=8, seconds=0.3)
+    for path in root.glob("*/[0-3].wav"):
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, samples[:2400], rate)  # 0.15 s: 13 frames; 0.3 s: 28 frames
+    inputs: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    forward = AST.forward
+
+    def spy(self: AST, log_mel: torch.Tensor) -> torch.Tensor:
+        inputs[self.training].append(log_mel)
+        return forward(self, log_mel)
+
+    monkeypatch.setattr(AST, "forward", spy)
+    recipe = small_recipe(root, epochs=1, mean=-6.0, std=5.0, mixup=mixed, freq_mask=64, time_mask=10)
+    train(recipe, tmp_path / "run", console=QUIET)
+    padding = 0.6  # (0 - -6) / (2 * 5)
+    for training, batches in inputs.items():
+        log_mel = torch.cat(batches)
+        is_padding = (log_mel - padding).abs() < 1e-6  # [clips, frames, mel_bins]
+        assert is_padding[:, 28:].all()
+        short = is_padding[:, 13:].flatten(1).all(1)
+        assert 0 < short.sum() < len(short)
+        assert is_padding[:, :13].any().item() is training
+
+
+def test_the_gradient_is_clipped(tones: Path, tmp_path: Path) -> None:
+    """AdamW's step hardly shows a gradient's size; a second moment does."""
+
+    def largest_moment(grad_clip: float | None, out: Path) -> float:
+        moments: list[float] = []
+        save = Trainer.save
+
+        def spy(self: Trainer) -> None:
+            moments.append(max(state["exp_avg_sq"].max().item() for state in self.optimiser.state.values()))
+            save(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "save", spy)
+            train(small_recipe(tones, epochs=1, grad_clip=grad_clip), out, console=QUIET)
+        return moments[-1]
+
+    assert largest_moment(1e-4, tmp_path / "clipped") <= 1e-8 < largest_moment(None, tmp_path / "free") / 100
+
+
+def test_frozen_weights_stay_and_adapters_move(tones: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tones, epochs=1, weight_decay=0.5)
+    train(recipe, tmp_path / "run", console=QUIET)
+    trained = load_run(tmp_path / "run")
+    _, metadata = read_safetensors(tmp_path / "run" / "adapter.safetensors")
+    assert metadata["backbone"]["fingerprint"]  # of the weights after training; loading compared it with fresh ones
+    ups = [module.up.weight for module in trained.modules() if isinstance(module, LoAA)]
+    assert len(ups) == 4
+    assert all(up.abs().max() > 0 for up in ups)
