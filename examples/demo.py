@@ -16,13 +16,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from fastloaa.export import Classifier, Prediction, to_onnx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from fastloaa.audio import load_audio
 from fastloaa.data import COMMANDS, PRETRAIN_WORDS, AudioSplits, Clip, load_splits, synthesise_words
+from fastloaa.export import Classifier, Prediction, to_onnx
 from fastloaa.files import replacing
 from fastloaa.models import AST
 from fastloaa.training import Recipe, load_run, train
