@@ -77,7 +77,7 @@ def train(
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from the last checkpoint in {out}")
         raise typer.Exit(130) from None
-    chosen = f"epoch {result.chosen_epoch}, chosen by {result.chosen_by}"
+    chosen = f"epoch {result.chosen_epoch}, the {'best by validation' if result.chosen_by == 'validation' else 'last'}"
     print(
         f"test accuracy {result.test.accuracy:.1%} of {result.test.clips} clips ({chosen}); loss {result.test.loss:.4f}"
     )

@@ -11,26 +11,16 @@ from fastloaa.grid import pair
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.errors import TrainingError
-from fastloaa.training.measure import measure_frames, measure_normalisation
+from fastloaa.training.measure import measure_frames
 from fastloaa.training.recipe import Recipe
 
 
-def measured_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
-    """Arguments for `AST`, as `AST.config()` gives them, with what the recipe leaves open measured on the training
-    clips.
+def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
+    """Arguments for `AST`, as `AST.config()` gives them; mean and std are None where they are still to be measured.
 
     Raises:
-        DataError: no clip can be read, or all are silent.
-        OptionError: mel bins or a sample rate that the front end refuses.
+        DataError: the frames are to be measured and no training clip can be read.
     """
-    frames = recipe.frames or measure_frames(splits.train, pair(recipe.patch)[1])
-    try:
-        front_end = FrontEnd(frames, recipe.mel_bins, recipe.sample_rate)
-    except ValueError as error:
-        raise OptionError(str(error)) from error
-    mean, std = recipe.mean, recipe.std
-    if mean is None or std is None:
-        mean, std = measure_normalisation(front_end, splits.train, recipe.batch_size, recipe.workers)
     return {
         "num_classes": len(splits.classes),
         "labels": list(splits.classes),
@@ -38,8 +28,24 @@ def measured_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
         "backbone_options": dict(recipe.backbone_options),
         "patch": pair(recipe.patch),
         "stride": pair(recipe.stride),
-        **(front_end.config() | {"mean": mean, "std": std}),
+        "frames": recipe.frames or measure_frames(splits.train, pair(recipe.patch)[1]),
+        "mel_bins": recipe.mel_bins,
+        "sample_rate": recipe.sample_rate,
+        "mean": recipe.mean,
+        "std": recipe.std,
     }
+
+
+def build_front_end(config: dict[str, Any]) -> FrontEnd:
+    """The model's front end but for mean and std.
+
+    Raises:
+        OptionError: mel bins or a sample rate that it refuses.
+    """
+    try:
+        return FrontEnd(config["frames"], config["mel_bins"], config["sample_rate"])
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def build_model(recipe: Recipe, config: dict[str, Any]) -> tuple[AST, str]:
@@ -48,7 +54,7 @@ def build_model(recipe: Recipe, config: dict[str, Any]) -> tuple[AST, str]:
     What is random in it follows from the recipe's seed: first the backbone, then what the method adds.
 
     Args:
-        config: arguments for `AST`, from `measured_config` or a checkpoint.
+        config: arguments for `AST`, complete, from `open_config` or a checkpoint.
 
     Raises:
         TrainingError: a backbone that timm does not know or that does not take the method, sizes that do not fit each

@@ -55,14 +55,14 @@ class Checkpoint:
 
     Attributes:
         model_config: `AST.config()`, so that frames, mean and std need not be measured again.
-        backbone: fingerprint of the weights that training started from.
+        origin: fingerprints of what training started from, "data" and "backbone".
         scaler: state of the fp16 loss scaler, {} without one.
         weights, optimiser, best: tensors by name.
     """
 
     position: Position
     model_config: dict[str, Any]
-    backbone: str
+    origin: dict[str, str]
     scaler: dict[str, float]
     weights: dict[str, Tensor]
     optimiser: dict[str, Tensor]
@@ -75,7 +75,7 @@ class Checkpoint:
             "kind": "checkpoint",
             "position": asdict(self.position),
             "model": self.model_config,
-            "backbone": self.backbone,
+            "origin": self.origin,
             "scaler": self.scaler,
         }
         write_safetensors(path, tensors, metadata)
@@ -96,7 +96,7 @@ class Checkpoint:
         return cls(
             position=Position.from_json(metadata["position"]),
             model_config=metadata["model"],
-            backbone=metadata["backbone"],
+            origin=metadata["origin"],
             scaler=metadata["scaler"],
             weights=parts["model"],
             optimiser=parts["optimiser"],

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fastloaa.audio import FrontEnd
 from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, Sample, collate
 from fastloaa.models import AST
 from fastloaa.training.errors import TrainingError
@@ -76,7 +77,7 @@ def evaluate(
 def evaluation_loader(model: AST, clips: Sequence[Clip], batch_size: int, workers: int) -> DataLoader[Sample]:
     """Batches of the clips in their order; a loader that is used again decodes no file twice, memory allowing."""
     return DataLoader(
-        clip_dataset(model, clips),
+        clip_dataset(model.front_end, clips, model.num_classes),
         batch_size,
         num_workers=workers,
         collate_fn=collate,
@@ -84,8 +85,8 @@ def evaluation_loader(model: AST, clips: Sequence[Clip], batch_size: int, worker
     )
 
 
-def clip_dataset(model: AST, clips: Sequence[Clip]) -> ClipDataset:
-    """The clips at the rate of the model's front end, cut to what it reads.
+def clip_dataset(front_end: FrontEnd, clips: Sequence[Clip], num_classes: int) -> ClipDataset:
+    """The clips at the rate of the front end, cut to what it reads.
 
     Raises:
         DataError: clips with several labels.
@@ -95,8 +96,7 @@ def clip_dataset(model: AST, clips: Sequence[Clip]) -> ClipDataset:
             raise DataError(
                 f"{clip.path} has {len(clip.labels)} labels; training and accuracy expect one for each clip"
             )
-    front_end = model.front_end
-    return ClipDataset(clips, front_end.sample_rate, model.num_classes, front_end.samples / front_end.sample_rate)
+    return ClipDataset(clips, front_end.sample_rate, num_classes, front_end.samples / front_end.sample_rate)
 
 
 @torch.inference_mode()

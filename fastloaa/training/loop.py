@@ -15,7 +15,7 @@ from fastloaa.audio import SpecAugment, mixup, noise_and_roll
 from fastloaa.data import Batch, BrokenFiles, ClipDataset, Sample, collate
 from fastloaa.models import AST
 from fastloaa.training.checkpoint import Checkpoint, Position, Score, changing_state, copy_of_state, load_state
-from fastloaa.training.errors import RunError, TrainingError
+from fastloaa.training.errors import TrainingError
 from fastloaa.training.evaluation import evaluate_batches
 from fastloaa.training.loss import clip_losses
 from fastloaa.training.metrics import MetricsFile
@@ -44,7 +44,7 @@ class Trainer:
         train: the training clips.
         validation: batches of the validation clips, from `evaluation_loader`; None chooses the last epoch.
         accelerator: device and precision.
-        backbone: fingerprint of the weights that training starts from, kept in the checkpoints.
+        origin: fingerprints of what training starts from, kept in the checkpoints.
         checkpoint_path, metrics_path: the files to write.
         console: for progress.
     """
@@ -57,12 +57,12 @@ class Trainer:
         *,
         validation: DataLoader[Sample] | None,
         accelerator: Accelerator,
-        backbone: str,
+        origin: dict[str, str],
         checkpoint_path: Path,
         metrics_path: Path,
         console: Console,
     ) -> None:
-        self.model, self.recipe, self.accelerator, self.backbone = model, recipe, accelerator, backbone
+        self.model, self.recipe, self.accelerator, self.origin = model, recipe, accelerator, origin
         self.checkpoint_path, self.metrics_path = checkpoint_path, metrics_path
         # The same model under the accelerator's precision; `self.model` stays the one with attributes and names.
         self.forward, self.optimiser = accelerator.prepare(model, build_optimiser(model, recipe))
@@ -106,14 +106,8 @@ class Trainer:
         """Go on where the checkpoint was written; what follows is as if nothing had happened.
 
         Raises:
-            RunError: training started from other weights.
             FileError: the checkpoint is of another model.
         """
-        if checkpoint.backbone != self.backbone:
-            raise RunError(
-                f"{self.checkpoint_path}: training started from other backbone weights than these; "
-                f"bring the old file back, or start again with --overwrite"
-            )
         load_state(self.model, checkpoint.weights)
         load_optimiser_state(self.model, self.optimiser, checkpoint.optimiser)
         if self.accelerator.scaler is not None:
@@ -127,7 +121,7 @@ class Trainer:
         Checkpoint(
             position=self.position,
             model_config=self.model.config(),
-            backbone=self.backbone,
+            origin=self.origin,
             scaler={} if scaler is None else scaler.state_dict(),
             weights=changing_state(self.model),
             optimiser=optimiser_state(self.model, self.optimiser),

@@ -1,15 +1,14 @@
 """What a recipe leaves open and the training clips decide: frames, mean and standard deviation."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import soundfile
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from fastloaa.audio import FrontEnd, measure_statistics
-from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, collate
+from fastloaa.data import Batch, BrokenFiles, Clip, DataError
 
 FRAMES_PER_SECOND = 100
 MAX_FRAMES = 1024
@@ -36,21 +35,19 @@ def measure_frames(clips: Sequence[Clip], patch_frames: int) -> int:
     return min(max(patches, 1), MAX_FRAMES // patch_frames) * patch_frames
 
 
-def measure_normalisation(
-    front_end: FrontEnd, clips: Sequence[Clip], batch_size: int, workers: int
-) -> tuple[float, float]:
+def measure_normalisation(front_end: FrontEnd, batches: Iterable[Batch], clips: int) -> tuple[float, float]:
     """Mean and standard deviation of the clips' log-mel values, as far as `front_end` reads them.
+
+    Args:
+        clips: how many there are, broken ones included.
 
     Raises:
         DataError: no clip can be read or is as long as one window, or all are silent.
     """
-    seconds = front_end.samples / front_end.sample_rate
-    dataset = ClipDataset(clips, front_end.sample_rate, _classes(clips), seconds, cache=False)
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
-    broken = BrokenFiles(len(clips))
+    broken = BrokenFiles(clips)
 
     def readable() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in loader:
+        for batch in batches:
             broken.add(batch)
             if len(batch):
                 yield batch.waveform, batch.lengths
@@ -62,7 +59,3 @@ def measure_normalisation(
     if std == 0:
         raise DataError("all training clips are silent, expected sound; check the recordings")
     return mean, std
-
-
-def _classes(clips: Sequence[Clip]) -> int:
-    return 1 + max(label for clip in clips for label in clip.labels)

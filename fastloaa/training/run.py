@@ -1,5 +1,6 @@
 """A whole run: train, choose, test once; and its result loaded again."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,27 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
 
 import fastloaa
 from fastloaa.adapt import trainable_parameters
-from fastloaa.data import AudioSplits, load_splits
+from fastloaa.data import AudioSplits, collate, load_splits
 from fastloaa.files import write_json
 from fastloaa.models import AST
-from fastloaa.training.build import build_model, measured_config
+from fastloaa.training.build import build_front_end, build_model, open_config
+from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError, TrainingError
 from fastloaa.training.evaluation import clip_dataset, evaluate, evaluation_loader
 from fastloaa.training.loop import Chosen, Trainer
+from fastloaa.training.measure import measure_normalisation
 from fastloaa.training.precision import resolve_precision
 from fastloaa.training.recipe import Recipe
 from fastloaa.training.rundir import RunDirectory
 
 
 @dataclass(frozen=True)
-class TestScore:
+class SplitScore:
     """What the chosen weights reach on the test clips."""
 
     accuracy: float
@@ -42,7 +47,7 @@ class Result:
     classes: list[str]
     trainable_parameters: int
     total_parameters: int
-    test: TestScore
+    test: SplitScore
     chosen_epoch: int  # counted from 1
     chosen_by: str  # "validation" or "last epoch"
     validation_accuracy: float | None
@@ -78,10 +83,18 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     checkpoint = run.claim(recipe, overwrite)
     _say(console, splits.summary())
 
-    config = measured_config(recipe, splits) if checkpoint is None else checkpoint.model_config
-    if config["labels"] != list(splits.classes):
-        raise RunError(f"{run.path}: was begun with other classes than {recipe.data} has now; start with --overwrite")
-    model, backbone = build_model(recipe, config)
+    origin = {"data": _fingerprint(splits)}
+    _check_origin(run, origin, checkpoint)
+    config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
+    front_end = build_front_end(config)
+    clips = clip_dataset(front_end, splits.train, len(splits.classes))
+    if config["mean"] is None:
+        _say(console, f"measuring mean and standard deviation of {len(clips)} clips")
+        loader = DataLoader(clips, recipe.batch_size, num_workers=recipe.workers, collate_fn=collate)
+        batches = track(loader, "measuring", console=console, transient=True, disable=not console.is_terminal)
+        config["mean"], config["std"] = measure_normalisation(front_end, batches, len(clips))
+    model, origin["backbone"] = build_model(recipe, config)
+    _check_origin(run, origin, checkpoint)
     _say(console, _description(model, recipe, accelerator))
     if recipe.weights is None and trainable_parameters(model) < _parameters(model):
         _say(console, 'note: the frozen backbone is random; weights="timm" or a file makes it a trained one')
@@ -92,10 +105,10 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     trainer = Trainer(
         model,
         recipe,
-        clip_dataset(model, splits.train),
+        clips,
         validation=validation,
         accelerator=accelerator,
-        backbone=backbone,
+        origin=origin,
         checkpoint_path=run.checkpoint,
         metrics_path=run.metrics,
         console=console,
@@ -149,6 +162,21 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+def _fingerprint(splits: AudioSplits) -> str:
+    """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
+    return hashlib.sha256(repr((splits.classes, splits.train, splits.validation, splits.test)).encode()).hexdigest()
+
+
+def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:
+    """Refuse to go on from a checkpoint with other data or another backbone."""
+    for name, fingerprint in origin.items():
+        if checkpoint is not None and checkpoint.origin[name] != fingerprint:
+            raise RunError(
+                f"{run.path}: holds an unfinished run, and its {name} has changed since it began; "
+                f"bring back what it was, or start again with --overwrite"
+            )
+
+
 def _test(model: AST, recipe: Recipe, splits: AudioSplits, trainer: Trainer, chosen: Chosen) -> Result:
     """Evaluate the test split and gather the result."""
     test = evaluate(
@@ -167,7 +195,7 @@ def _test(model: AST, recipe: Recipe, splits: AudioSplits, trainer: Trainer, cho
         classes=list(splits.classes),
         trainable_parameters=trainable_parameters(model),
         total_parameters=_parameters(model),
-        test=TestScore(test.accuracy, test.loss, test.clips),
+        test=SplitScore(test.accuracy, test.loss, test.clips),
         chosen_epoch=chosen.epoch,
         chosen_by=chosen.by,
         validation_accuracy=chosen.validation.accuracy if chosen.validation else None,

@@ -21,7 +21,7 @@ from fastloaa.training.checkpoint import (
 CHECKPOINT = Checkpoint(
     position=Position(2, 17, 3, 18, 1 / 3, 0.1, 2.5, Score(1, 0.5, 0.7), ["a: broken"], ["b: broken"]),
     model_config={"frames": 64},
-    backbone="abc",
+    origin={"data": "abc"},
     scaler={"scale": 65536.0},
     weights={"head.1.weight": torch.randn(3, 4)},
     optimiser={"head.1.weight/exp_avg": torch.randn(3, 4), "head.1.weight/step": torch.tensor(17.0)},
@@ -35,7 +35,7 @@ def test_round_trip(tmp_path: Path, position: Position) -> None:
     replace(CHECKPOINT, position=position).save(path)
     found = Checkpoint.load(path)
     assert found.position == position
-    assert (found.model_config, found.backbone, found.scaler) == ({"frames": 64}, "abc", {"scale": 65536.0})
+    assert (found.model_config, found.origin, found.scaler) == ({"frames": 64}, {"data": "abc"}, {"scale": 65536.0})
     for part in ("weights", "optimiser", "best"):
         saved, loaded = getattr(CHECKPOINT, part), getattr(found, part)
         assert saved.keys() == loaded.keys()

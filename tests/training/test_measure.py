@@ -1,5 +1,6 @@
 """What is measured on the training clips."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import torchaudio
 
 from fastloaa.audio import FrontEnd
-from fastloaa.data import Clip, DataError
+from fastloaa.data import Batch, Clip, ClipDataset, DataError, collate
 from fastloaa.training.measure import measure_frames, measure_normalisation
 
 
@@ -47,6 +48,12 @@ def test_frames_pass_over_broken_files(tmp_path: Path) -> None:
         measure_frames(clips, 16)
 
 
+def batches(clips: list[Clip], batch_size: int = 2) -> Iterator[Batch]:
+    dataset = ClipDataset(clips, 16000, 1)
+    for start in range(0, len(clips), batch_size):
+        yield collate([dataset[index] for index in range(start, min(start + batch_size, len(clips)))])
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_normalisation_against_kaldi(tmp_path: Path, batch_size: int) -> None:
     clips = clips_of(tmp_path, [0.3, 0.5, 1.5, 0.2])
@@ -66,7 +73,7 @@ def test_normalisation_against_kaldi(tmp_path: Path, batch_size: int) -> None:
         )
         values.append(fbank[:64].double().flatten())
     expected = torch.cat(values)
-    mean, std = measure_normalisation(FrontEnd(64), clips, batch_size, workers=0)
+    mean, std = measure_normalisation(FrontEnd(64), batches(clips, batch_size), len(clips))
     assert mean == pytest.approx(expected.mean().item(), abs=1e-3)
     assert std == pytest.approx(expected.std(correction=0).item(), abs=1e-3)
 
@@ -74,11 +81,11 @@ def test_normalisation_against_kaldi(tmp_path: Path, batch_size: int) -> None:
 def test_normalisation_refuses_what_cannot_be_measured(tmp_path: Path) -> None:
     silent = clips_of(tmp_path, [0.3, 0.3], amplitude=0.0)
     with pytest.raises(DataError, match="all training clips are silent"):
-        measure_normalisation(FrontEnd(64), silent, 2, workers=0)
+        measure_normalisation(FrontEnd(64), batches(silent), len(silent))
     short = clips_of(tmp_path, [0.01])
     with pytest.raises(DataError, match="no clip is as long as one window"):
-        measure_normalisation(FrontEnd(64), short, 2, workers=0)
+        measure_normalisation(FrontEnd(64), batches(short), len(short))
     for clip in silent:
         clip.path.write_text("not a sound")
     with pytest.raises(DataError, match="2 of 2 files could not be read"):
-        measure_normalisation(FrontEnd(64), silent, 2, workers=0)
+        measure_normalisation(FrontEnd(64), batches(silent), len(silent))

@@ -130,12 +130,14 @@ def test_what_has_changed_meanwhile_is_noticed(tmp_path: Path) -> None:
     original = backbone.read_bytes()
     torch.manual_seed(3)
     small_ast().save(backbone)
-    with pytest.raises(RunError, match="training started from other backbone weights than these"):
+    with pytest.raises(RunError, match="its backbone has changed since it began"):
         train(recipe, tmp_path / "run", console=QUIET)
     backbone.write_bytes(original)
-    (root / "300Hz").rename(root / "301Hz")
-    with pytest.raises(RunError, match="was begun with other classes"):
+    (root / "300Hz" / "0.wav").rename(root / "300Hz" / "99.wav")
+    with pytest.raises(RunError, match="its data has changed since it began"):
         train(recipe, tmp_path / "run", console=QUIET)
+    (root / "300Hz" / "99.wav").rename(root / "300Hz" / "0.wav")
+    assert train(recipe, tmp_path / "run", console=QUIET).chosen_epoch
 
 
 # What the killed process runs: argv is (recipe, run directory, when to die).

@@ -90,8 +90,9 @@ def test_no_validation_means_the_last_epoch(tones: Path, tmp_path: Path) -> None
 def test_what_is_printed_away_from_a_terminal(tones: Path, tmp_path: Path) -> None:
     out = StringIO()
     train(small_recipe(tones), tmp_path, console=Console(file=out, force_terminal=False))
-    data, model, note, *epochs = out.getvalue().splitlines()
+    data, measuring, model, note, *epochs = out.getvalue().splitlines()
     assert data == "data: 3 classes; clips: 27 train, 3 validation, 6 test"
+    assert measuring == "measuring mean and standard deviation of 27 clips"
     assert "loaa: 9,459 of 80,163 parameters train; cpu, fp32" in model
     assert note.startswith("note: the frozen backbone is random")
     assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
