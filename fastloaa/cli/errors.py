@@ -15,6 +15,8 @@ class OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader has left, as `| head` does: click ends quietly
         except Exception as error:
             is_ours = type(error).__module__.startswith("fastloaa.")
             if ctx.params["debug"] or not (is_ours or isinstance(error, OSError)):
