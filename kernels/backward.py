@@ -7,28 +7,28 @@ weights exchanged and the steps negated. Of the forward only the R-wide pre-acti
 
 import triton
 import triton.language as tl
+
 from fastloaa.kernels.elementwise import activate, activate_grad
-from fastloaa.kernels.tile import fold, locate, project_rows, unfold
+from fastloaa.kernels.tile import CALL_ARGUMENTS, fold, locate, project_rows, unfold
 
 
-@triton.jit
+@triton.jit(do_not_specialize=CALL_ARGUMENTS)
 def loaa_input_grad_kernel(
     p_dy, p_down, p_up, p_mask, p_pre, p_dpre, p_partial, p_dx,
     stride_dy_clip, stride_dy_token, stride_dy_channel,
-    stride_down_row, stride_down_channel, stride_down_tap,
-    stride_up_channel, stride_up_row, stride_up_tap,
-    scale, hidden_width,
+    stride_down_row: tl.constexpr, stride_down_channel: tl.constexpr, stride_down_tap: tl.constexpr,
+    stride_up_channel: tl.constexpr, stride_up_row: tl.constexpr, stride_up_tap: tl.constexpr,
+    scale,
     batch, line_count, line_length, line_stride, position_stride, prefix, tokens,
     patch_tiles, per_tile, window, halo, segments,
-    D: tl.constexpr, R: tl.constexpr, TAPS: tl.constexpr, RP: tl.constexpr, KP: tl.constexpr,
+    D: tl.constexpr, R: tl.constexpr, TAPS: tl.constexpr, HIDDEN: tl.constexpr, RP: tl.constexpr, KP: tl.constexpr,
     BT: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, ACT: tl.constexpr,
-    MASK: tl.constexpr, PARTIAL: tl.constexpr, INPUT_GRAD: tl.constexpr,
-    PRECISION: tl.constexpr, FOLD_PRECISION: tl.constexpr,
+    MASK: tl.constexpr, PARTIAL: tl.constexpr, INPUT_GRAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: BT tokens, all channels. Writes d_pre and, if wanted, dx [batch, tokens, D].
 
-    pre, d_pre and mask are [batch, tokens, hidden_width] of which this launch has R columns; dx starts from `partial`,
-    the sum of the launches for other columns.
+    pre, d_pre and mask are [batch, tokens, HIDDEN] of which this launch has R columns; dx starts from `partial`, the
+    sum of the launches for other columns.
     """
     clip, token, place, window, m_exists, m_owned = locate(
         tl.program_id(0), batch, line_count, line_length, line_stride, position_stride, prefix,
@@ -45,20 +45,21 @@ def loaa_input_grad_kernel(
     b_taps = project_rows(
         p_dy, o_dy, m_exists, stride_dy_channel, p_up, o_up, m_column, stride_up_channel, D, BT, BK, KP, PRECISION
     )
-    b_grad = fold(b_taps, place, window, step, BT, R, RP, KC, KP, FOLD_PRECISION) * scale  # [BT, RP]
+    b_grad = fold(b_taps, place, window, step, BT, R, RP, KC, KP, PRECISION, p_up.dtype.element_ty)  # [BT, RP]
+    b_grad *= scale
 
     row = tl.arange(0, RP)
     m_row = row < R
-    o_hidden = (clip * tokens + token)[:, None] * hidden_width + row[None, :]
+    o_hidden = (clip * tokens + token) * HIDDEN  # [BT]
     m_hidden = m_exists[:, None] & m_row[None, :]
     if MASK:
-        b_grad *= tl.load(p_mask + o_hidden, mask=m_hidden, other=0.0)
-    b_pre = tl.load(p_pre + o_hidden, mask=m_hidden, other=0.0).to(tl.float32)
-    b_grad = tl.where(m_hidden, b_grad * activate_grad(b_pre, ACT), 0.0)
-    tl.store(p_dpre + o_hidden, b_grad, mask=m_owned[:, None] & m_row[None, :])
+        b_grad *= tl.load(p_mask + o_hidden[:, None] + row[None, :], mask=m_hidden, other=0.0)
+    b_pre = tl.load(p_pre + o_hidden[:, None] + row[None, :], mask=m_hidden, other=0.0).to(tl.float32)
+    b_grad = tl.where(m_exists[:, None], b_grad * activate_grad(b_pre, ACT), 0.0).to(p_dpre.dtype.element_ty)
+    tl.store(p_dpre + o_hidden[:, None] + row[None, :], b_grad, mask=m_owned[:, None] & m_row[None, :])
 
     if INPUT_GRAD:
-        b_unfolded = unfold(b_grad.to(p_down.dtype.element_ty), place, window, step, BT, R, RP, KC, KP, FOLD_PRECISION)
+        b_unfolded = unfold(b_grad, place, window, step, BT, R, RP, KC, KP, PRECISION)
         o_down = hidden_row * stride_down_row + tap * stride_down_tap
         o_dx = (clip * tokens + token) * D
         for start in range(0, D, BD):
@@ -72,7 +73,7 @@ def loaa_input_grad_kernel(
             tl.store(p_dx + o_dx[:, None] + channel[None, :], b_dx, mask=m_owned[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=CALL_ARGUMENTS)
 def loaa_weight_grad_kernel(
     p_x, p_dy, p_mask, p_pre, p_dpre, p_ddown, p_dup,
     stride_x_clip, stride_x_token, stride_x_channel,
@@ -85,16 +86,16 @@ def loaa_weight_grad_kernel(
     """Program (split, channel block, column block): sums over `chunk` tokens into its own slice of the partial sums.
 
     p_ddown and p_dup are [splits, taps * R, D] float32, tap-major; they are added up afterwards, in a fixed order, so
-    that the same inputs give the same bits. x and dy are read once for each column block; one block holds all packed
-    columns of the paper's adapters.
+    that the same inputs give the same bits. x and dy are read once for each block of columns; pre and d_pre are
+    gathered once for each block of channels.
     """
     split = tl.program_id(0)
     channel = tl.program_id(1) * BD + tl.arange(0, BD)
     column = tl.program_id(2) * BC + tl.arange(0, BC)
     m_channel = channel < D
     m_column = column < TAPS * R
-    tap, hidden_row = column // R, column % R
-    step = tap - TAPS // 2
+    step = column // R - TAPS // 2
+    o_step = step * position_stride * R
 
     b_ddown = tl.zeros((BC, BD), tl.float32)
     b_dup = tl.zeros((BC, BD), tl.float32)
@@ -107,30 +108,29 @@ def loaa_weight_grad_kernel(
         patch = token - prefix
         position = tl.where(patch < 0, 0, patch // position_stride % line_length)
         length = tl.where(patch < 0, 1, line_length)
+        o_hidden = (clip * tokens + token)[:, None] * R + (column % R)[None, :]
+        m_hidden = m_flat[:, None] & m_column[None, :]
         m_tile = m_flat[:, None] & m_channel[None, :]
         if UP:
-            # dU_up[tap] sums dy[p] * hidden[p + step]
+            # dU_up[tap] sums hidden[p + step] * dy[p]
             place = position[:, None] + step[None, :]
-            m_hidden = m_flat[:, None] & m_column[None, :] & (place >= 0) & (place < length[:, None])
-            o_hidden = (clip * tokens + token)[:, None] + step[None, :] * position_stride
-            o_hidden = o_hidden * R + hidden_row[None, :]
-            b_hidden = activate(tl.load(p_pre + o_hidden, mask=m_hidden, other=0.0).to(tl.float32), ACT) * scale
+            m_there = m_hidden & (place >= 0) & (place < length[:, None])
+            b_pre = tl.load(p_pre + o_hidden + o_step[None, :], mask=m_there, other=0.0)
+            b_hidden = activate(b_pre.to(tl.float32), ACT) * scale  # zero where pre is: all activations are
             if MASK:
-                b_hidden *= tl.load(p_mask + o_hidden, mask=m_hidden, other=0.0)
-            b_hidden = tl.where(m_hidden, b_hidden, 0.0)
-            o_dy = (clip * stride_dy_clip + token * stride_dy_token)[:, None] + channel[None, :] * stride_dy_channel
-            b_dy = tl.load(p_dy + o_dy, mask=m_tile, other=0.0).to(p_pre.dtype.element_ty)
-            b_dup = tl.dot(tl.trans(b_hidden.to(b_dy.dtype)), b_dy, b_dup, input_precision=PRECISION)
+                b_hidden *= tl.load(p_mask + o_hidden + o_step[None, :], mask=m_there, other=0.0)
+            o_dy = clip * stride_dy_clip + token.to(tl.int64) * stride_dy_token
+            b_dy = tl.load(p_dy + o_dy[:, None] + channel[None, :] * stride_dy_channel, mask=m_tile, other=0.0)
+            b_hidden, b_dy = b_hidden.to(b_pre.dtype), b_dy.to(b_pre.dtype)
+            b_dup = tl.dot(tl.trans(b_hidden), b_dy, b_dup, input_precision=PRECISION)
         if DOWN:
             # dU_down[tap] sums d_pre[p - step] * x[p]
             place = position[:, None] - step[None, :]
-            m_hidden = m_flat[:, None] & m_column[None, :] & (place >= 0) & (place < length[:, None])
-            o_hidden = (clip * tokens + token)[:, None] - step[None, :] * position_stride
-            o_hidden = o_hidden * R + hidden_row[None, :]
-            b_dpre = tl.load(p_dpre + o_hidden, mask=m_hidden, other=0.0)
-            o_x = (clip * stride_x_clip + token * stride_x_token)[:, None] + channel[None, :] * stride_x_channel
-            b_x = tl.load(p_x + o_x, mask=m_tile, other=0.0).to(b_dpre.dtype)
-            b_ddown = tl.dot(tl.trans(b_dpre), b_x, b_ddown, input_precision=PRECISION)
+            m_there = m_hidden & (place >= 0) & (place < length[:, None])
+            b_dpre = tl.load(p_dpre + o_hidden - o_step[None, :], mask=m_there, other=0.0)
+            o_x = clip * stride_x_clip + token.to(tl.int64) * stride_x_token
+            b_x = tl.load(p_x + o_x[:, None] + channel[None, :] * stride_x_channel, mask=m_tile, other=0.0)
+            b_ddown = tl.dot(tl.trans(b_dpre), b_x.to(b_dpre.dtype), b_ddown, input_precision=PRECISION)
 
     o_partial = (split.to(tl.int64) * (TAPS * R) + column)[:, None] * D + channel[None, :]
     m_partial = m_column[:, None] & m_channel[None, :]

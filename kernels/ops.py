@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import triton
-from fastloaa.kernels import launch
 from torch import Tensor
+
+from fastloaa.kernels import launch
 
 # The environment is Triton's own interface for its interpreter, read when kernels are defined.
 INTERPRETED: bool = triton.knobs.runtime.interpret

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
+CALL_ARGUMENTS = [
+    "batch", "line_count", "line_length", "line_stride", "position_stride", "prefix", "tokens",
+    "patch_tiles", "per_tile", "window", "halo", "segments", "chunk",
+]  # fmt: skip
+"""Arguments that differ from call to call: not specialised, so that one compiled kernel serves every batch and grid."""
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -132,20 +138,32 @@ def shift_rows(b_rows, place, window, step, BT: tl.constexpr):
     source = place[:, None] + step[None, :]
     row = tl.arange(0, BT)[:, None] + step[None, :]
     # The rows after the last whole window belong to no line; theirs may point beyond the tile.
-    inside = (source >= 0) & (source < window) & (row >= 0) & (row < BT)
-    return tl.where(inside, tl.gather(b_rows, tl.where(inside, row, 0), 0), 0.0)
+    inside = (source >= 0) & (source < window) & (row < BT)
+    return tl.where(inside, tl.gather(b_rows, tl.where(inside, row, 0), 0), 0.0).to(b_rows.dtype)
+
+
+@triton.jit
+def pick(b_rows, b_matrix, PRECISION: tl.constexpr):
+    """Product with a 0/1 matrix, float32. "tf32x3" takes float32 rows in two parts of 11 bits; TF32 takes the first."""
+    if PRECISION == "tf32x3":
+        b_high = (b_rows.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        b_picked = tl.dot(b_high, b_matrix, input_precision="tf32")
+        return tl.dot(b_rows - b_high, b_matrix, b_picked, input_precision="tf32")
+    return tl.dot(b_rows, b_matrix, input_precision=PRECISION)
 
 
 @triton.jit
 def fold(b_taps, place, window, step, BT: tl.constexpr, R: tl.constexpr, RP: tl.constexpr, KC: tl.constexpr,
-         KP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Shifted sum over taps, [BT, KP] -> [BT, RP]: gather rows, then one product with a 0/1 matrix."""
+         KP: tl.constexpr, PRECISION: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
+    """Shifted sum over taps, [BT, KP] -> [BT, RP] float32: gather rows, then one product with a 0/1 matrix.
+
+    With weights of 16 bits the taps are rounded to their dtype before they are added, as a GEMM's results would be.
+    """
     if KC == R:
         return b_taps  # one tap: nothing to shift or sum, KP == RP
     column = tl.arange(0, KP)[:, None]
-    b_matrix = ((column % R == tl.arange(0, RP)[None, :]) & (column < KC)).to(tl.float32)
-    b_shifted = shift_rows(b_taps, place, window, step, BT)
-    return tl.dot(b_shifted, b_matrix, input_precision=PRECISION)
+    b_matrix = ((column % R == tl.arange(0, RP)[None, :]) & (column < KC)).to(dtype)
+    return pick(shift_rows(b_taps.to(dtype), place, window, step, BT), b_matrix, PRECISION)
 
 
 @triton.jit
@@ -156,5 +174,4 @@ def unfold(b_hidden, place, window, step, BT: tl.constexpr, R: tl.constexpr, RP:
         return b_hidden
     column = tl.arange(0, KP)[None, :]
     b_matrix = ((column % R == tl.arange(0, RP)[:, None]) & (column < KC)).to(b_hidden.dtype)
-    b_copies = tl.dot(b_hidden, b_matrix, input_precision=PRECISION)
-    return shift_rows(b_copies, place, window, step, BT).to(b_hidden.dtype)
+    return shift_rows(pick(b_hidden, b_matrix, PRECISION).to(b_hidden.dtype), place, window, step, BT)

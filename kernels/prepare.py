@@ -1,0 +1,335 @@
+"""Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from fastloaa.kernels.backward import loaa_input_grad_kernel, loaa_weight_grad_kernel
+from fastloaa.kernels.configs import Setting, setting, widest
+from fastloaa.kernels.forward import loaa_forward_kernel
+from fastloaa.kernels.tile import Lines, Tiling
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid as the kernels need it, integers only."""
+
+    freq_bins: int
+    prefix_tokens: int
+    time_major: bool
+
+    def lines(self, tokens: int, kernel: tuple[int, int]) -> Lines:
+        time_steps = (tokens - self.prefix_tokens) // self.freq_bins
+        return Lines.along(kernel, self.freq_bins, time_steps, self.prefix_tokens, self.time_major)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, its programs, its arguments by name, and its setting."""
+
+    kernel: Any
+    programs: tuple[int, ...]
+    arguments: dict[str, Any]
+    setting: Setting
+
+    @property
+    def compile_options(self) -> dict[str, int]:
+        return {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
+
+    def run(self) -> None:
+        """Triton launches on the current device, which need not be that of the tensors."""
+        tensor = next(value for value in self.arguments.values() if isinstance(value, Tensor))
+        with torch.cuda.device_of(tensor):
+            self.kernel[self.programs](**self.arguments, **self.compile_options)
+
+
+def parts(kernel: str, down: Tensor) -> list[slice]:
+    """The hidden rows of each launch of a kernel: as few and as equal parts as the columns of one launch allow."""
+    rank, _, kf, kt = down.shape
+    rows = widest(kernel, capability(down.device), down.element_size()) // (kf * kt)
+    size = triton.cdiv(rank, triton.cdiv(rank, rows))
+    return [slice(start, min(start + size, rank)) for start in range(0, rank, size)]
+
+
+def forward(
+    x: Tensor,
+    down: Tensor,
+    up: Tensor,
+    down_bias: Tensor | None,
+    up_bias: Tensor | None,
+    mask: Tensor | None,
+    block_out: Tensor | None,
+    skip: Tensor | None,
+    out: Tensor,
+    pre: Tensor | None,
+    part: slice,
+    geometry: Geometry,
+    scale: float,
+    activation: str,
+    chosen: Setting | None = None,
+) -> Launch:
+    """Forward of one part of the hidden rows. Whole tensors go in; `chosen` is the frozen setting where None."""
+    return _tile(
+        "forward",
+        loaa_forward_kernel,
+        x,
+        down,
+        up,
+        part,
+        geometry,
+        scale,
+        chosen,
+        tensors={
+            "p_x": x,
+            "p_down_bias": None if down_bias is None else down_bias[part],
+            "p_up_bias": up_bias,
+            "p_mask": None if mask is None else mask[..., part],
+            "p_block": block_out,
+            "p_skip": skip,
+            "p_out": out,
+            "p_pre": None if pre is None else pre[..., part],
+        },
+        strides={"x": x, "block": block_out, "skip": skip},
+        constants={
+            "ACT": activation,
+            "DOWN_BIAS": down_bias is not None,
+            "UP_BIAS": up_bias is not None,
+            "MASK": mask is not None,
+            "BLOCK": block_out is not None,
+            "SKIP": skip is not None,
+            "KEEP_PRE": pre is not None,
+        },
+    )
+
+
+def input_grad(
+    dy: Tensor,
+    down: Tensor,
+    up: Tensor,
+    mask: Tensor | None,
+    pre: Tensor,
+    d_pre: Tensor,
+    partial: Tensor | None,
+    dx: Tensor | None,
+    part: slice,
+    geometry: Geometry,
+    scale: float,
+    activation: str,
+    chosen: Setting | None = None,
+) -> Launch:
+    """d_pre and, where it is not None, dx of one part of the hidden rows."""
+    return _tile(
+        "input_grad",
+        loaa_input_grad_kernel,
+        dy,
+        down,
+        up,
+        part,
+        geometry,
+        scale,
+        chosen,
+        tensors={
+            "p_dy": dy,
+            "p_mask": None if mask is None else mask[..., part],
+            "p_pre": pre[..., part],
+            "p_dpre": d_pre[..., part],
+            "p_partial": partial,
+            "p_dx": dx,
+        },
+        strides={"dy": dy},
+        constants={
+            "ACT": activation,
+            "MASK": mask is not None,
+            "PARTIAL": partial is not None,
+            "INPUT_GRAD": dx is not None,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the work on the weight gradients is dealt out: token splits x channel blocks x column blocks."""
+
+    splits: int
+    chunk: int  # tokens of a split
+    block_channels: int
+    block_columns: int
+    setting: Setting
+
+    @classmethod
+    def of(cls, x: Tensor, down: Tensor, chosen: Setting | None = None) -> "Split":
+        """Enough programs for every multiprocessor twice, each with whole blocks of tokens."""
+        rows, dim = x.shape[0] * x.shape[1], x.shape[2]
+        columns = down.numel() // dim
+        chosen = chosen or setting("weight_grad", capability(x.device), down.element_size(), columns)
+        channels = min(chosen.block_channels, triton.next_power_of_2(dim))
+        block_columns = min(128, max(16, triton.next_power_of_2(columns)))
+        blocks = triton.cdiv(dim, channels) * triton.cdiv(columns, block_columns)
+        wanted = max(1, 2 * _processors(x.device) // blocks)
+        chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
+        return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
+
+
+def weight_grad(
+    dy: Tensor,
+    x: Tensor,
+    down: Tensor,
+    mask: Tensor | None,
+    pre: Tensor,
+    d_pre: Tensor,
+    d_down: Tensor | None,
+    d_up: Tensor | None,
+    split: Split,
+    geometry: Geometry,
+    scale: float,
+    activation: str,
+) -> Launch:
+    """Partial sums [splits, taps * r, dim] float32 of those gradients that are not None."""
+    batch, tokens, dim = x.shape
+    rank, _, kf, kt = down.shape
+    columns = rank * kf * kt
+    return Launch(
+        loaa_weight_grad_kernel,
+        (split.splits, triton.cdiv(dim, split.block_channels), triton.cdiv(columns, split.block_columns)),
+        {
+            "p_x": x,
+            "p_dy": dy,
+            "p_mask": mask,
+            "p_pre": pre,
+            "p_dpre": d_pre,
+            "p_ddown": d_down,
+            "p_dup": d_up,
+            **_strides("x", x),
+            **_strides("dy", dy),
+            "scale": scale,
+            **_grid(geometry.lines(tokens, (kf, kt)), batch),
+            "chunk": split.chunk,
+            "D": dim,
+            "R": rank,
+            "TAPS": kf * kt,
+            "BM": split.setting.block_tokens,
+            "BD": split.block_channels,
+            "BC": split.block_columns,
+            "ACT": activation,
+            "MASK": mask is not None,
+            "DOWN": d_down is not None,
+            "UP": d_up is not None,
+            "PRECISION": product_precision(down.dtype),
+        },
+        split.setting,
+    )
+
+
+def _tile(
+    name: str,
+    kernel: Any,
+    rows: Tensor,
+    down: Tensor,
+    up: Tensor,
+    part: slice,
+    geometry: Geometry,
+    scale: float,
+    chosen: Setting | None,
+    tensors: dict[str, Tensor | None],
+    strides: dict[str, Tensor | None],
+    constants: dict[str, Any],
+) -> Launch:
+    """What the two kernels that hold tiles of tokens (forward and input gradient) have in common."""
+    batch, tokens, dim = rows.shape
+    hidden_width, _, kf, kt = down.shape
+    down, up = down[part], up[:, part]
+    taps, rank = kf * kt, down.shape[0]
+    padded_rank, padded_columns = packed(rank, taps)
+    chosen = chosen or setting(name, capability(rows.device), down.element_size(), padded_columns)
+    lines = geometry.lines(tokens, (kf, kt))
+    tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
+    channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
+    precision = product_precision(down.dtype)
+    return Launch(
+        kernel,
+        (tiling.tiles,),
+        {
+            **tensors,
+            "p_down": down,
+            "p_up": up,
+            **{name: value for key, tensor in strides.items() for name, value in _strides(key, tensor).items()},
+            **_weight_strides(down, up),
+            "scale": scale,
+            **_grid(lines, batch),
+            "patch_tiles": tiling.patch_tiles,
+            "per_tile": tiling.per_tile,
+            "window": tiling.window,
+            "halo": tiling.halo,
+            "segments": tiling.segments,
+            "D": dim,
+            "R": rank,
+            "TAPS": taps,
+            "HIDDEN": hidden_width,
+            "RP": padded_rank,
+            "KP": padded_columns,
+            "BT": chosen.block_tokens,
+            "BK": channels,
+            "BD": channels,
+            "PRECISION": precision,
+            **constants,
+        },
+        chosen,
+    )
+
+
+def packed(rank: int, taps: int) -> tuple[int, int]:
+    """(RP, KP): hidden rows and packed columns, padded to powers of two that tl.dot takes."""
+    rows = max(16, triton.next_power_of_2(rank))
+    return rows, rows if taps == 1 else max(16, triton.next_power_of_2(rank * taps))
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """As tl.dot names it: float32 products follow PyTorch's own TF32 switch, others need no choice."""
+    if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32":
+        return "tf32x3"
+    return "tf32"
+
+
+def capability(device: torch.device) -> int:
+    """80, 90, ...; under the interpreter, where there is no chip, 90."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def _strides(prefix: str, tensor: Tensor | None) -> dict[str, int]:
+    clip, token, channel = (0, 0, 0) if tensor is None else tensor.stride()
+    return {f"stride_{prefix}_clip": clip, f"stride_{prefix}_token": token, f"stride_{prefix}_channel": channel}
+
+
+def _weight_strides(down: Tensor, up: Tensor) -> dict[str, int]:
+    """Strides over (row, channel, tap). A 1-D kernel's taps lie along whichever kernel axis is longer than one."""
+    tap_axis = 2 if down.shape[2] > 1 else 3
+    return {
+        "stride_down_row": down.stride(0),
+        "stride_down_channel": down.stride(1),
+        "stride_down_tap": down.stride(tap_axis),
+        "stride_up_channel": up.stride(0),
+        "stride_up_row": up.stride(1),
+        "stride_up_tap": up.stride(tap_axis),
+    }
+
+
+def _grid(lines: Lines, batch: int) -> dict[str, int]:
+    return {
+        "batch": batch,
+        "line_count": lines.count,
+        "line_length": lines.length,
+        "line_stride": lines.line_stride,
+        "position_stride": lines.position_stride,
+        "prefix": lines.prefix,
+        "tokens": lines.tokens,
+    }

@@ -1,0 +1,173 @@
+"""What a launch takes of a GPU (registers, spills, shared memory, matrix instructions), compiled without one."""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from fastloaa.kernels import prepare
+from fastloaa.kernels.configs import Setting
+from fastloaa.kernels.prepare import Geometry, Launch
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Limits by compute capability (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
+
+    program_shared_kb: int  # that one program may use
+    shared_kb: int  # of a multiprocessor
+    threads: int  # of a multiprocessor
+
+
+CHIPS = {
+    80: Chip(163, 164, 2048),
+    86: Chip(99, 100, 1536),
+    89: Chip(99, 100, 1536),
+    90: Chip(227, 228, 2048),
+    100: Chip(227, 228, 2048),
+    120: Chip(99, 100, 1536),
+}
+REGISTERS = 65536  # of a multiprocessor, on all of these
+MATRIX_INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one program; `stack_bytes` is what a thread spills to memory."""
+
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+    matrix_instructions: dict[str, int]
+
+    def fits(self, chip: Chip) -> bool:
+        """Nothing spills, and the chip has the shared memory."""
+        return not self.stack_bytes and self.shared_bytes <= chip.program_shared_kb * 1024
+
+    def programs(self, chip: Chip, warps: int) -> int:
+        """That fit on one multiprocessor at a time, by registers, shared memory (1 KB is the system's) and threads."""
+        by_registers = REGISTERS // (32 * warps * triton.cdiv(self.registers, 8) * 8)
+        by_shared = chip.shared_kb * 1024 // (self.shared_bytes + 1024)
+        return min(by_registers, by_shared, chip.threads // (32 * warps))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The tensors of a full-size call of one kernel, real or (device "meta") shapes only, to launch with any setting.
+
+    Grid 8x64 with two prefix tokens and both summands; `x_dtype` is wider than `dtype` under autocast, and `extras`
+    are biases and mask.
+    """
+
+    kernel: str
+    dtype: torch.dtype
+    rank: int
+    size: tuple[int, int] = (1, 3)
+    dim: int = 768
+    batch: int = 64
+    x_dtype: torch.dtype | None = None
+    extras: bool = False
+    device: str = "meta"
+
+    geometry = Geometry(freq_bins=8, prefix_tokens=2, time_major=False)
+    tokens = 2 + 8 * 64
+
+    def _draw(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.randn(shape, dtype=dtype or self.dtype, device=self.device)
+
+    @cached_property
+    def wide(self) -> list[Tensor]:
+        """Four of [batch, tokens, dim]."""
+        return [self._draw(self.batch, self.tokens, self.dim, dtype=self.x_dtype) for _ in range(4)]
+
+    @cached_property
+    def hidden(self) -> list[Tensor]:
+        """Two of [batch, tokens, rank]."""
+        return [self._draw(self.batch, self.tokens, self.rank) for _ in range(2)]
+
+    @cached_property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        down, up = self._draw(self.rank, self.dim, *self.size), self._draw(self.dim, self.rank, *self.size)
+        return down.contiguous(memory_format=torch.channels_last), up.contiguous(memory_format=torch.channels_last)
+
+    def launch(self, chosen: Setting) -> Launch:
+        """The kernel on all hidden rows."""
+        (x, block_out, skip, out), (pre, d_pre), (down, up) = self.wide, self.hidden, self.weights
+        mask = self.hidden[0] if self.extras else None
+        every, geometry, scale, activation = slice(0, self.rank), self.geometry, 1.0, "gelu"
+        if self.kernel == "forward":
+            down_bias, up_bias = (self._draw(n) if self.extras else None for n in (self.rank, self.dim))
+            return prepare.forward(
+                x, down, up, down_bias, up_bias, mask, block_out, skip, out, pre,
+                every, geometry, scale, activation, chosen,
+            )  # fmt: skip
+        if self.kernel == "input_grad":
+            return prepare.input_grad(
+                x, down, up, mask, pre, d_pre, None, out, every, geometry, scale, activation, chosen
+            )
+        split = prepare.Split.of(x, down, chosen)
+        d_down, d_up = (
+            self._draw(split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32) for _ in range(2)
+        )
+        return prepare.weight_grad(out, x, down, mask, pre, d_pre, d_down, d_up, split, geometry, scale, activation)
+
+
+def compile_launch(launch: Launch, capability: int) -> Resources:
+    """Compile what the launch would run on a chip of compute capability 80, 86, ...; its tensors may be meta.
+
+    Raises:
+        RuntimeError: under the interpreter, where nothing is compiled.
+    """
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
+    with _target(capability):
+        kernel = launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage, code = _cuobjdump("-res-usage", file.name), _cuobjdump("-sass", file.name)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    counts = Counter(re.findall(rf"\b({'|'.join(MATRIX_INSTRUCTIONS)})\b", code))
+    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts))
+
+
+class _Target:
+    """A driver without a device: all that compiling asks of one."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        return f"sm_{self.target.arch}"  # compiled kernels are kept by device
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+@contextmanager
+def _target(capability: int) -> Iterator[None]:
+    driver.set_active(_Target(capability))
+    try:
+        yield
+    finally:
+        driver.set_active(None)  # the machine's own again, when it is next asked for
+
+
+def _cuobjdump(option: str, path: str) -> str:
+    program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    return subprocess.run([program, option, path], capture_output=True, text=True, check=True).stdout

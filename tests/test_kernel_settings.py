@@ -1,0 +1,155 @@
+"""Launch settings: every frozen one compiles for its chip without spills, and tables made by tuning load."""
+
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastloaa.kernels import configs, resources
+from fastloaa.kernels.configs import Key, Setting
+from fastloaa.kernels.resources import CHIPS, Resources, Sample
+
+BENCH = Path(__file__).parents[1] / "bench"
+# Adapters (r, kernel) that fill a class of packed columns; 36, 72 and 108 are the paper's.
+ADAPTERS = {64: [(21, (1, 3))], 128: [(36, (1, 3)), (108, (1, 1))], 256: [(72, (1, 3))]}
+
+
+def samples(key: Key) -> Iterator[Sample]:
+    """What a setting must serve: forward with both summands, pre-activations kept, and so on; full width."""
+    kernel, element_bytes, columns = key
+    dtype = torch.bfloat16 if element_bytes == 2 else torch.float32
+    for rank, size in [(36, (1, 3)), (72, (1, 3))] if kernel == "weight_grad" else ADAPTERS[columns]:
+        yield Sample(kernel, dtype, rank, size)
+    if kernel != "weight_grad" and columns == 128:
+        yield Sample(kernel, dtype, 36, extras=True)
+        if element_bytes == 2:  # autocast: float32 activations, 16-bit weights
+            yield Sample(kernel, dtype, 36, x_dtype=torch.float32)
+
+
+def compiled(job: tuple[Sample, Setting, int]) -> Resources:
+    sample, chosen, capability = job
+    return resources.compile_launch(sample.launch(chosen), capability)
+
+
+@pytest.fixture(scope="module")
+def compilers() -> Iterator[ProcessPoolExecutor]:
+    """Two processes that compile."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CHIPS)
+def test_every_frozen_setting_compiles_without_spills(capability: int, compilers: ProcessPoolExecutor) -> None:
+    jobs = [(s, chosen, capability) for key, chosen in configs.table(capability).items() for s in samples(key)]
+    results = list(compilers.map(compiled, jobs))
+    chip = CHIPS[capability]
+    for (sample, chosen, _), used in zip(jobs, results, strict=True):
+        assert used.stack_bytes == 0, f"{sample} {chosen}: a thread spills {used.stack_bytes} bytes"
+        assert used.shared_bytes <= chip.program_shared_kb * 1024, f"{sample} {chosen}: {used.shared_bytes} bytes"
+        assert used.matrix_instructions, f"{sample} {chosen}: no tensor cores"
+        assert used.programs(chip, chosen.warps) >= 1
+
+
+def test_spills_are_seen() -> None:
+    """The measure itself: a tile too large for its warps spills, and does not fit a chip with little shared memory."""
+    used = resources.compile_launch(Sample("forward", torch.bfloat16, 72).launch(Setting(128, 64, 4, 3)), 90)
+    assert used.stack_bytes > 0
+    assert not used.fits(CHIPS[90])
+    assert used.shared_bytes > CHIPS[86].program_shared_kb * 1024
+    assert used.matrix_instructions.keys() == {"HGMMA"}
+
+
+def test_one_compiled_kernel_serves_every_batch() -> None:
+    """Users do not wait for the compiler when the last batch of an epoch is smaller."""
+    chosen = Setting(32, 32, 4, 2)
+    kernels = set()
+    with resources._target(90):
+        for batch in (1, 3, 16, 64):
+            launch = Sample("forward", torch.bfloat16, 4, dim=64, batch=batch).launch(chosen)
+            kernels.add(launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options))
+    assert len(kernels) == 1
+
+
+@pytest.mark.parametrize("capability", [*CHIPS, 75, 87, 103, 121])
+def test_every_kernel_has_a_setting_for_any_width(capability: int) -> None:
+    for kernel in configs.KERNELS:
+        for element_bytes in (2, 4):
+            widest = configs.widest(kernel, capability, element_bytes)
+            assert widest >= 7, "seven taps of one hidden row fit in a launch"
+            narrow = configs.setting(kernel, capability, element_bytes, 16)
+            assert narrow.block_tokens > 2 * 2 * 3, "a tile is longer than the halo of seven taps"
+            assert isinstance(configs.setting(kernel, capability, element_bytes, widest), Setting)
+
+
+ROW = {"kernel": "forward", "element_bytes": 2, "columns": 128, "median_ms": 0.1}
+ROW |= {"block_tokens": 256, "block_channels": 32, "warps": 16, "stages": 4}
+TABLE = {"machine": {"gpu": "a GPU"}, "capability": 90, "settings": [ROW]}
+
+
+@pytest.fixture
+def _frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configs, "_installed", {})
+
+
+@pytest.mark.usefixtures("_frozen")
+def test_a_tuned_table_is_used_on_its_kind_of_chip(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(TABLE))
+    others = configs.setting("forward", 90, 2, 256), configs.setting("forward", 80, 2, 128)
+    configs.load_table(path)
+    assert configs.setting("forward", 90, 2, 108) == Setting(256, 32, 16, 4)
+    assert (configs.setting("forward", 90, 2, 256), configs.setting("forward", 80, 2, 128)) == others
+
+
+BAD_TABLES = {
+    "not JSON": "{",
+    "a list": "[]",
+    "no settings": json.dumps({"capability": 90}),
+    "no capability": json.dumps({"settings": TABLE["settings"]}),
+    "capability as text": json.dumps(TABLE | {"capability": "90"}),
+    "unknown kernel": json.dumps(TABLE).replace('"forward"', '"sideways"'),
+    "unknown width": json.dumps(TABLE).replace("128", "96"),
+    "not a power of two": json.dumps(TABLE).replace("256", "200"),
+    "a block too small for tensor cores": json.dumps(TABLE).replace("256", "8"),
+    "text for a number": json.dumps(TABLE).replace("256", '"256"'),
+    "missing warps": json.dumps(TABLE).replace("warps", "wraps"),
+    "no stages": json.dumps(TABLE).replace('"stages": 4', '"stages": 0'),
+}
+
+
+@pytest.mark.usefixtures("_frozen")
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_file_that_is_no_table_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(BAD_TABLES[name])
+    before = configs.table(90)
+    with pytest.raises(ValueError, match=r"table.json is not a table of launch settings .* expected what") as error:
+        configs.load_table(path)
+    assert "\n" not in str(error.value)
+    assert configs.table(90) == before
+
+
+def test_tune_without_a_gpu_says_so() -> None:
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run([sys.executable, BENCH / "tune.py"], capture_output=True, text=True, env=hidden)
+    assert run.returncode == 2, run.stderr
+    assert re.fullmatch(r"no CUDA device: \d+ settings in 12 classes .* were not tried\n", run.stdout)
+
+
+@pytest.mark.slow
+def test_compile_report() -> None:
+    command = [sys.executable, BENCH / "compile_report.py", "--capability", "86", "--dim", "64"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "sm_86, d=64: 99 KB" in run.stdout
+    for kernel in configs.KERNELS:
+        assert run.stdout.count(kernel) >= 4
