@@ -18,7 +18,7 @@ from fastloaa.kernels.resources import CHIPS, Sample, compile_launch
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 ADAPTERS = [(36, "time"), (72, "time"), (108, "linear")]  # the paper's
-COLUMNS = ("r", "columns", "tile", "warps", "stages", "registers", "stack", "shared KB", "matrix", "programs/SM")
+COLUMNS = ("r x taps", "columns", "tile", "warps", "stages", "regs", "stack", "KB shared", "matrix", "per SM")
 
 
 def samples(capability: int, dim: int) -> Iterator[tuple[Sample, configs.Setting]]:
