@@ -84,7 +84,7 @@ def copy_bandwidth(device: torch.device, bytes_: int = 1 << 28) -> float:
 def machine(device: torch.device) -> dict[str, Any]:
     """What a figure must name: processor, versions, date, commit."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
     ).stdout.strip()
     found: dict[str, Any] = {
         "gpu": None,
