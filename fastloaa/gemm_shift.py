@@ -14,8 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
-
-Offset = tuple[int, int]
+from fastloaa.shifts import fold, negated, offsets, unfold
 
 
 def loaa_gemm_shift(
@@ -115,20 +114,20 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of (x, down_weight, up_weight, hidden rows before the mask, pre-activation), None if not needed."""
     dim, rank, kf, kt = up_weight.shape
-    offsets = _offsets(kf, kt, grid)
+    taps = offsets(kf, kt, grid)
     rows = grad.reshape(-1, dim)  # [M, dim], M = batch * tokens
 
     d_up = None
     if need_up:
         hidden = _hidden(pre, hidden_mask, scale, activation)
-        unfolded = unfold(hidden, grid, offsets).reshape(-1, kf * kt * rank)
+        unfolded = unfold(hidden, grid, taps).reshape(-1, kf * kt * rank)
         # This product is a sixth faster with the narrow matrix first.
         d_up = (unfolded.t() @ rows).view(kf, kt, rank, dim).permute(3, 2, 0, 1)
     if not (need_x or need_down or need_hidden):
         return None, None, d_up, None, None
 
     d_unfolded = _taps(rows, _up_matrix(up_weight).t(), pre.shape[:2], kf * kt)
-    d_hidden = fold(d_unfolded, grid, _negated(offsets))
+    d_hidden = fold(d_unfolded, grid, negated(taps))
     if scale != 1.0:
         d_hidden *= scale
     masked = d_hidden if hidden_mask is None else d_hidden * hidden_mask
@@ -136,7 +135,7 @@ def backward(
 
     d_x = d_down = None
     if need_x or need_down:
-        d_folded = unfold(d_pre, grid, _negated(offsets)).reshape(-1, kf * kt * rank)
+        d_folded = unfold(d_pre, grid, negated(taps)).reshape(-1, kf * kt * rank)
         if need_x:
             d_x = (d_folded @ _down_matrix(down_weight)).view_as(x)
         if need_down:
@@ -148,7 +147,7 @@ def _project_down(x: Tensor, weight: Tensor, bias: Tensor | None, grid: TokenGri
     """[B, N, dim] -> pre-activation [B, N, r]."""
     _, dim, kf, kt = weight.shape
     taps = _taps(x.reshape(-1, dim), _down_matrix(weight), x.shape[:2], kf * kt)
-    pre = fold(taps, grid, _offsets(kf, kt, grid))
+    pre = fold(taps, grid, offsets(kf, kt, grid))
     return pre if bias is None else pre.add_(bias)
 
 
@@ -177,7 +176,7 @@ def _project_up(
     """Pre-activation [B, N, r] -> branch + summands [B, N, dim]; the sum rides on the GEMM's accumulation."""
     dim, rank, kf, kt = weight.shape
     hidden = _hidden(pre, hidden_mask, scale, activation)
-    unfolded = unfold(hidden, grid, _offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
+    unfolded = unfold(hidden, grid, offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
     matrix = _up_matrix(weight).t()
     shape = (*pre.shape[:2], dim)
     if block_out is not None and skip is not None:
@@ -207,58 +206,3 @@ def _down_matrix(weight: Tensor) -> Tensor:
 def _up_matrix(weight: Tensor) -> Tensor:
     """[dim, r, kf, kt] -> [dim, taps * r], tap-major; a view when the weight is stored channels_last."""
     return weight.permute(0, 2, 3, 1).flatten(1)
-
-
-def _offsets(kf: int, kt: int, grid: TokenGrid) -> list[Offset]:
-    """For each tap the neighbour it reads, in (slow, fast) axes of the grid as it lies in memory."""
-    pairs = [(f - kf // 2, t - kt // 2) for f in range(kf) for t in range(kt)]
-    return pairs if grid.token_order == "freq" else [(t, f) for f, t in pairs]
-
-
-def _negated(offsets: list[Offset]) -> list[Offset]:
-    return [(-row, -col) for row, col in offsets]
-
-
-def fold(taps: Tensor, grid: TokenGrid, offsets: list[Offset]) -> Tensor:
-    """Shifted sum, [B, N, taps, r] -> [B, N, r]: out[p] = sum over taps k of taps[p + offsets[k], k].
-
-    Neighbours outside the grid count as zero; prefix tokens take the centre tap alone.
-    """
-    centre = offsets.index((0, 0))
-    out = taps[:, :, centre].clone(memory_format=torch.contiguous_format)
-    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
-    taps_grid = taps[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
-    for tap, offset in enumerate(offsets):
-        if tap != centre:
-            (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
-            out_grid[:, to_rows, to_cols] += taps_grid[:, from_rows, from_cols, tap]
-    return out
-
-
-def unfold(hidden: Tensor, grid: TokenGrid, offsets: list[Offset]) -> Tensor:
-    """Shifted copies, [B, N, r] -> [B, N, taps, r]: out[p, k] = hidden[p + offsets[k]], zero outside the grid.
-
-    Prefix tokens appear at the centre tap alone. With negated offsets this is the transpose of `fold`.
-    """
-    if len(offsets) == 1:
-        return hidden.unsqueeze(2)
-    out = hidden.new_zeros(*hidden.shape[:2], len(offsets), hidden.shape[2])
-    out[:, :, offsets.index((0, 0))] = hidden
-    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
-    hidden_grid = hidden[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
-    for tap, offset in enumerate(offsets):
-        if offset != (0, 0):
-            (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
-            out_grid[:, to_rows, to_cols, tap] = hidden_grid[:, from_rows, from_cols]
-    return out
-
-
-def _overlap(grid: TokenGrid, offset: Offset) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """((rows, cols) written, (rows, cols) read) where position p and p + offset both lie on the grid."""
-    (rows, cols), (row, col) = grid.rows_cols, offset
-    return (_shifted(rows, -row), _shifted(cols, -col)), (_shifted(rows, row), _shifted(cols, col))
-
-
-def _shifted(size: int, step: int) -> slice:
-    """The part of an axis that stays on it when moved by -step; empty when the step is longer than the axis."""
-    return slice(max(step, 0), max(size + min(step, 0), 0))
