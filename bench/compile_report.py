@@ -14,14 +14,15 @@ from rich.table import Table
 
 from fastloaa.adapter import KERNELS as SHAPES
 from fastloaa.kernels import configs, prepare
-from fastloaa.kernels.resources import CHIPS, Sample, compile_launch
+from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.resources import CHIPS, Sample, WidenedSample, compile_launch
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 ADAPTERS = [(36, "time"), (72, "time"), (108, "linear")]  # the paper's
 COLUMNS = ("r x taps", "columns", "tile", "warps", "stages", "regs", "stack", "KB shared", "matrix", "per SM")
 
 
-def samples(capability: int, dim: int) -> Iterator[tuple[Sample, configs.Setting]]:
+def launches(capability: int, dim: int) -> Iterator[tuple[Sample | WidenedSample, Launch]]:
     """Every kernel on the paper's adapters; of an adapter that takes several launches, one."""
     for kernel in configs.KERNELS:
         for dtype in DTYPES.values():
@@ -31,10 +32,12 @@ def samples(capability: int, dim: int) -> Iterator[tuple[Sample, configs.Setting
                 if kernel != "weight_grad":
                     rank //= -(-rank * taps // widest)
                 columns = prepare.packed(rank, taps)[1]
-                yield (
-                    Sample(kernel, dtype, rank, SHAPES[shape], dim),
-                    configs.setting(kernel, capability, dtype.itemsize, columns),
-                )
+                sample = Sample(kernel, dtype, rank, SHAPES[shape], dim)
+                yield sample, sample.launch(configs.setting(kernel, capability, dtype.itemsize, columns))
+    for dtype in DTYPES.values():
+        for rank, shape in ADAPTERS:
+            widened = WidenedSample(dtype, rank, SHAPES[shape], dim)
+            yield widened, widened.launch()
 
 
 def report(capability: int, dim: int, console: Console) -> Table:
@@ -45,16 +48,15 @@ def report(capability: int, dim: int, console: Console) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     names = {dtype: name for name, dtype in DTYPES.items()}
-    work = list(dict.fromkeys(samples(capability, dim)))
-    for sample, chosen in track(work, f"compiling for sm_{capability}", console=console, transient=True):
-        launch = sample.launch(chosen)
+    work = dict(launches(capability, dim)).items()
+    for sample, launch in track(work, f"compiling for sm_{capability}", console=console, transient=True):
         used = compile_launch(launch, capability)
-        arguments = launch.arguments
+        chosen, arguments = launch.setting, launch.arguments
         table.add_row(
             f"{sample.kernel}, {names[sample.dtype]}",
             f"{sample.rank} x {max(sample.size)}",
-            str(arguments.get("KP") or arguments["BC"]),
-            f"{chosen.block_tokens} x {arguments['BD']}",
+            str(arguments.get("KP") or arguments.get("BC") or arguments["BR"]),
+            f"{arguments.get('BM', chosen.block_tokens)} x {arguments['BD']}",
             str(chosen.warps),
             str(chosen.stages),
             str(used.registers),

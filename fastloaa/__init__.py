@@ -3,10 +3,22 @@
 from fastloaa.adapt import adapt, trainable_parameters
 from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import load_adapter, save_adapter
+from fastloaa.combine import average, concat
 from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
 from fastloaa.models import AST
 
 __version__ = "0.1.0"
 
-__all__ = ["AST", "LoAA", "TokenGrid", "adapt", "loaa", "load_adapter", "save_adapter", "trainable_parameters"]
+__all__ = [
+    "AST",
+    "LoAA",
+    "TokenGrid",
+    "adapt",
+    "average",
+    "concat",
+    "loaa",
+    "load_adapter",
+    "save_adapter",
+    "trainable_parameters",
+]

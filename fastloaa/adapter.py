@@ -1,5 +1,6 @@
 """LoAA, the module."""
 
+import hashlib
 import math
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,10 @@ class LoAA(nn.Module):
         activation: "gelu" (exact), "gelu_tanh", "relu" or "silu".
         backend: "auto", "triton", "torch" or "reference"; all give the same result within rounding.
 
+    Attributes:
+        initialisation: digest of the weights that training started from, by which `fastloaa.average` knows adapters of
+            one origin; None where it is not known, as after `load_state_dict`. Adapter files keep it.
+
     `down.weight` [r, d, kf, kt] and `up.weight` [d, r, kf, kt] are those of Conv2d (stored channels_last, which is how
     a GEMM wants them), so the state dict of an adapter made of plain Conv2d loads unchanged.
 
@@ -88,15 +93,21 @@ class LoAA(nn.Module):
         self.up = nn.Conv2d(bottleneck, dim, size, **options)
         for convolution in (self.down, self.up):
             convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+        self.initialisation: str | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Kaiming for `down`, zero for `up` (and biases as Conv2d has them, `up`'s zero)."""
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        self.initialisation = _digest(self.down.weight)
         nn.init.zeros_(self.up.weight)
         for bias in (self.down.bias, self.up.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self.initialisation = None
 
     def forward(self, x: Tensor, block_out: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
         """The branch, plus `block_out` and `skip` where given, in one pass.
@@ -140,3 +151,9 @@ class LoAA(nn.Module):
             f"freq_bins={self.freq_bins}, prefix_tokens={self.prefix_tokens}, token_order={self.token_order!r}, "
             f"scale={self.scale}, dropout={self.dropout}, activation={self.activation!r}, backend={self.backend!r}"
         )
+
+
+def _digest(weight: Tensor) -> str | None:
+    if weight.is_meta:
+        return None
+    return hashlib.sha256(weight.detach().cpu().float().contiguous().numpy().data).hexdigest()

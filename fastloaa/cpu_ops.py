@@ -1,11 +1,25 @@
-"""The fused op on CPU tensors: the "torch" backend under the same name, or the kernels under Triton's interpreter."""
+"""The ops on CPU tensors: PyTorch's operations under the same names, or the kernels under Triton's interpreter."""
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from fastloaa import gemm_shift
+from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
-from fastloaa.kernels import launch
+from fastloaa.kernels import launch, widened_launch
 from fastloaa.kernels.ops import INTERPRETED, loaa_backward, loaa_forward
+from fastloaa.kernels.widened_ops import widened_op
+from fastloaa.shifts import fold, offsets, unfold
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_tanh": partial(torch.ops.aten.gelu_, approximate="tanh"),
+    "relu": torch.ops.aten.relu_,
+    "silu": torch.ops.aten.silu_,
+}
 
 
 def _grid(x: Tensor, freq_bins: int, prefix_tokens: int, time_major: bool) -> TokenGrid:
@@ -73,3 +87,28 @@ def _backward(
         up.new_empty(0) if d_up is None else launch.channels_last_like(up).copy_(d_up),
         d_pre.contiguous(),
     )
+
+
+@widened_op.register_kernel("cpu")
+def _widened(
+    buffer: Tensor,
+    start: int,
+    rank: int,
+    kf: int,
+    kt: int,
+    freq_bins: int,
+    prefix_tokens: int,
+    time_major: bool,
+    activation: str,
+    wide_activation: str,
+) -> None:
+    if INTERPRETED:
+        settings = (freq_bins, prefix_tokens, time_major, activation, wide_activation)
+        return widened_launch.run(buffer, start, rank, kf, kt, *settings)
+    grid = _grid(buffer, freq_bins, prefix_tokens, time_major)
+    taps = offsets(kf, kt, grid)
+    columns = buffer[..., start : start + len(taps) * rank].unflatten(2, (len(taps), rank))
+    pre = fold(columns.to(torch.promote_types(buffer.dtype, torch.float32)), grid, taps)
+    columns.copy_(unfold(ACTIVATIONS[activation].forward(pre), grid, taps))
+    if wide_activation:
+        IN_PLACE[wide_activation](buffer[..., :start])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -16,7 +17,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import prepare, widened_launch
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.prepare import Geometry, Launch
 
@@ -123,24 +124,52 @@ class Sample:
         return prepare.weight_grad(out, x, down, mask, pre, d_pre, d_down, d_up, split, geometry, scale, activation)
 
 
+@dataclass(frozen=True)
+class WidenedSample:
+    """As `Sample`, for the pass between the widened Linears of a merged FFN site."""
+
+    dtype: torch.dtype
+    rank: int
+    size: tuple[int, int] = (1, 3)
+    dim: int = 768
+    batch: int = 64
+    freq: int = 8
+    time: int = 64
+    wide_activation: str = "gelu"
+
+    kernel = "widened"
+
+    def launch(self) -> Launch:
+        """The kernel on 4 * dim columns of the block and those of the adapter, padded to a multiple of 8."""
+        start, columns = 4 * self.dim, triton.cdiv(self.rank * max(self.size), 8) * 8
+        shape = (self.batch, 2 + self.freq * self.time, start + columns)
+        buffer, geometry = torch.empty(shape, dtype=self.dtype, device="meta"), Geometry(self.freq, 2, False)
+        return widened_launch.widened(buffer, start, self.rank, self.size, geometry, "gelu", self.wide_activation)
+
+
 def compile_launch(launch: Launch, capability: int) -> Resources:
     """Compile what the launch would run on a chip of compute capability 80, 86, ...; its tensors may be meta.
 
     Raises:
         RuntimeError: under the interpreter, where nothing is compiled.
     """
+    kernel = _compile(launch, capability)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", _cuobjdump("-res-usage", kernel))
+    assert found
+    counts = Counter(re.findall(rf"\b({'|'.join(MATRIX_INSTRUCTIONS)})\b", _cuobjdump("-sass", kernel)))
+    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts))
+
+
+def instructions(launch: Launch, capability: int) -> str:
+    """What the launch would run, disassembled (SASS); as `compile_launch`."""
+    return _cuobjdump("-sass", _compile(launch, capability))
+
+
+def _compile(launch: Launch, capability: int) -> Any:
     if triton.knobs.runtime.interpret:
         raise RuntimeError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
     with _target(capability):
-        kernel = launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        usage, code = _cuobjdump("-res-usage", file.name), _cuobjdump("-sass", file.name)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
-    counts = Counter(re.findall(rf"\b({'|'.join(MATRIX_INSTRUCTIONS)})\b", code))
-    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts))
+        return launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)
 
 
 class _Target:
@@ -168,6 +197,9 @@ def _target(capability: int) -> Iterator[None]:
         driver.set_active(None)  # the machine's own again, when it is next asked for
 
 
-def _cuobjdump(option: str, path: str) -> str:
+def _cuobjdump(option: str, kernel: Any) -> str:
     program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([program, option, path], capture_output=True, text=True, check=True).stdout
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        return subprocess.run([program, option, file.name], capture_output=True, text=True, check=True).stdout

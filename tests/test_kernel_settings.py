@@ -15,7 +15,8 @@ import torch
 
 from fastloaa.kernels import configs, resources
 from fastloaa.kernels.configs import Key, Setting
-from fastloaa.kernels.resources import CHIPS, Resources, Sample
+from fastloaa.kernels.resources import CHIPS, Resources, Sample, WidenedSample
+from fastloaa.kernels.widened_launch import LONGEST_LINE
 
 BENCH = Path(__file__).parents[1] / "bench"
 # Adapters (r, kernel) that fill a class of packed columns; 36, 72 and 108 are the paper's.
@@ -39,6 +40,23 @@ def compiled(job: tuple[Sample, Setting, int]) -> Resources:
     return resources.compile_launch(sample.launch(chosen), capability)
 
 
+DTYPES = [torch.bfloat16, torch.float32]
+# The paper's; then what takes most registers: odd ranks, whose columns are not aligned, seven taps, the longest lines.
+WIDENED = [
+    *(
+        WidenedSample(dtype, rank, size)
+        for dtype in DTYPES
+        for rank, size in [(36, (1, 3)), (36, (3, 1)), (72, (1, 3))]
+    ),
+    *(WidenedSample(dtype, 37, (1, 7), time=time) for dtype in DTYPES for time in (64, 256, 512, LONGEST_LINE)),
+]
+
+
+def compiled_widened(job: tuple[WidenedSample, int]) -> Resources:
+    sample, capability = job
+    return resources.compile_launch(sample.launch(), capability)
+
+
 @pytest.fixture(scope="module")
 def compilers() -> Iterator[ProcessPoolExecutor]:
     """Two processes that compile."""
@@ -59,6 +77,39 @@ def test_every_frozen_setting_compiles_without_spills(capability: int, compilers
         assert used.programs(chip, chosen.warps) >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CHIPS)
+def test_the_pass_of_merged_models_compiles_without_spills(capability: int, compilers: ProcessPoolExecutor) -> None:
+    results = compilers.map(compiled_widened, [(sample, capability) for sample in WIDENED])
+    for sample, used in zip(WIDENED, results, strict=True):
+        assert used.fits(CHIPS[capability]), f"{sample}: {used}"
+        assert used.programs(CHIPS[capability], sample.launch().setting.warps) >= 1
+
+
+def memory_instructions(sample: WidenedSample, capability: int) -> str:
+    """Loads, stores and barriers in the order of the program, as "LDG BAR STG"."""
+    return " ".join(re.findall(r"\b(LDG|STG|BAR)\b", resources.instructions(sample.launch(), capability)))
+
+
+@pytest.mark.parametrize("capability", CHIPS)
+def test_the_pass_of_merged_models_reads_before_it_writes(capability: int) -> None:
+    """In place: no warp of a program stores its copies before every warp has loaded what it sums."""
+    one_path = memory_instructions(WidenedSample(torch.bfloat16, 36, wide_activation=""), capability)
+    assert re.fullmatch("(LDG ){3}BAR STG STG STG", one_path)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_pass_of_merged_models_moves_16_bytes_at_a_time(dtype: torch.dtype) -> None:
+    """Of the block's own columns, which are most of its traffic; and at full occupancy, which hides their latency."""
+    sample, wide_loads = WidenedSample(dtype, 36), dtype.itemsize // 2
+    code = resources.instructions(sample.launch(), 90)
+    wide = code[code.rindex("BAR.SYNC") :]
+    assert len(re.findall(r"LDG\.E\.128", wide)) == wide_loads
+    assert len(re.findall(r"LDG", wide)) == wide_loads
+    used, warps = resources.compile_launch(sample.launch(), 90), sample.launch().setting.warps
+    assert used.programs(CHIPS[90], warps) * 32 * warps == CHIPS[90].threads
+
+
 def test_spills_are_seen() -> None:
     """The measure itself: a tile too large for its warps spills, and does not fit a chip with little shared memory."""
     used = resources.compile_launch(Sample("forward", torch.bfloat16, 72).launch(Setting(128, 64, 4, 3)), 90)
@@ -75,6 +126,15 @@ def test_one_compiled_kernel_serves_every_batch() -> None:
     with resources._target(90):
         for batch in (1, 3, 16, 64):
             launch = Sample("forward", torch.bfloat16, 4, dim=64, batch=batch).launch(chosen)
+            kernels.add(launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options))
+    assert len(kernels) == 1
+
+
+def test_one_compiled_pass_serves_every_batch_and_grid() -> None:
+    kernels = set()
+    with resources._target(90):
+        for batch, freq, time in [(1, 8, 64), (3, 8, 64), (64, 8, 25), (16, 12, 101), (2, 1, 1)]:
+            launch = WidenedSample(torch.bfloat16, 4, dim=16, batch=batch, freq=freq, time=time).launch()
             kernels.add(launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options))
     assert len(kernels) == 1
 
@@ -151,5 +211,5 @@ def test_compile_report() -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "sm_86, d=64: 99 KB" in run.stdout
-    for kernel in configs.KERNELS:
+    for kernel in (*configs.KERNELS, "widened"):
         assert run.stdout.count(kernel) >= 4
