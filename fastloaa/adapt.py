@@ -1,7 +1,8 @@
 """Put Look-Aside Adapters into a model, freeze the rest."""
 
+import sys
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from fastloaa.adapter import Kernel, LoAA, kernel_size
 from fastloaa.functional import Backend
 from fastloaa.grid import TokenGrid
+
+if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
+    from transformers import ASTForAudioClassification
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -24,9 +28,10 @@ class AdaptConfig:
     scale: float = 1.0
     dropout: float = 0.0
     activation: str = "gelu"
+    normed_input: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "AdaptConfig":
@@ -47,29 +52,48 @@ class AudioTransformer(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
-class AdaptedBlock(nn.Module):
-    """A timm transformer block with adapters beside its attention and its FFN.
+class OpenBlock(nn.Module):
+    """A timm transformer block taken apart, for blocks that put something between the parts.
 
-    Takes over the block's children under their own names, so the backbone's state dict keeps its keys. An adapter
-    reads the normed input of its block, and its output joins the residual sum after LayerScale and DropPath.
+    Takes over the block's children under their own names, so the backbone's state dict keeps its keys.
     """
 
-    def __init__(self, block: Block, loaa_attn: LoAA | None, loaa_ffn: LoAA | None) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         self.norm1, self.attn, self.ls1, self.drop_path1 = block.norm1, block.attn, block.ls1, block.drop_path1
         self.norm2, self.mlp, self.ls2, self.drop_path2 = block.norm2, block.mlp, block.ls2, block.drop_path2
+
+    def attention_out(self, normed: Tensor, **attention: Any) -> Tensor:
+        """What attention adds to the residual stream; keyword arguments (attn_mask, ...) go to the attention."""
+        return self.drop_path1(self.ls1(self.attn(normed, **attention)))
+
+    def ffn_out(self, normed: Tensor) -> Tensor:
+        """What the FFN adds to the residual stream."""
+        return self.drop_path2(self.ls2(self.mlp(normed)))
+
+
+class AdaptedBlock(OpenBlock):
+    """A timm transformer block with adapters beside its attention and its FFN.
+
+    An adapter reads the normed input of its block (the residual stream itself with normed_input=False), and its output
+    joins the residual sum after LayerScale and DropPath.
+    """
+
+    def __init__(self, block: Block, loaa_attn: LoAA | None, loaa_ffn: LoAA | None, normed_input: bool = True) -> None:
+        super().__init__(block)
         self.loaa_attn = loaa_attn
         self.loaa_ffn = loaa_ffn
+        self.normed_input = normed_input
         self.train(block.training)
 
     def forward(self, x: Tensor, **attention: Any) -> Tensor:
         """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
         normed = self.norm1(x)
-        out = self.drop_path1(self.ls1(self.attn(normed, **attention)))
-        x = x + out if self.loaa_attn is None else self.loaa_attn(normed, out, x)
+        out = self.attention_out(normed, **attention)
+        x = x + out if self.loaa_attn is None else self.loaa_attn(normed if self.normed_input else x, out, x)
         normed = self.norm2(x)
-        out = self.drop_path2(self.ls2(self.mlp(normed)))
-        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed, out, x)
+        out = self.ffn_out(normed)
+        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed if self.normed_input else x, out, x)
 
 
 def adapt(
@@ -82,6 +106,7 @@ def adapt(
     scale: float = 1.0,
     dropout: float = 0.0,
     activation: str = "gelu",
+    normed_input: bool = True,
     backend: Backend = "auto",
 ) -> ModelT:
     """Put LoAA beside every transformer block of `model`, freeze the backbone, leave adapters and head trainable.
@@ -90,11 +115,14 @@ def adapt(
     outputs are those of the plain one until the first optimiser step.
 
     Args:
-        model: `AST`, or a timm VisionTransformer (cls only, cls + dist, registers). Changed in place.
+        model: `AST`, a timm VisionTransformer (cls only, cls + dist, registers), or `ASTForAudioClassification` of
+            Hugging Face transformers. Changed in place.
         attn: kernel of the adapters beside attention, None for none; "time", "freq", "linear" or (frequency, time).
         ffn: the same beside the FFN. With both None only the head trains: a linear probe.
         bottleneck: hidden width r.
         bias, scale, dropout, activation, backend: as for `LoAA`.
+        normed_input: adapters read the output of their block's LayerNorm, as Convpass, AIM and the audio peers do (the
+            paper does not say); False: the residual stream before it, which `merge` refuses.
 
     Returns:
         `model` itself.
@@ -103,9 +131,8 @@ def adapt(
         TypeError: a model or a block that adapters cannot be put into.
         ValueError: a model that has adapters already, or settings that `LoAA` refuses.
     """
-    vit = vision_transformer(model)
-    grid = token_grid(model)
-    if adapt_config(model) is not None:
+    blocks, grid = list(transformer_blocks(model)), token_grid(model)
+    if is_adapted(model):
         raise ValueError("the model has been adapted already; build a fresh one, or load other weights into this one")
     config = AdaptConfig(
         attn=None if attn is None else kernel_size(attn),
@@ -115,16 +142,17 @@ def adapt(
         scale=scale,
         dropout=dropout,
         activation=activation,
+        normed_input=normed_input,
     )
-    blocks = [_check_block(index, block) for index, block in enumerate(vit.blocks)]
+    adapted_block = _adapted_block_class(model)
     for index, block in enumerate(blocks):
-        like = block.norm1.weight  # adapters are born on the device and in the dtype of their block
+        like = next(block.parameters())  # adapters are born on the device and in the dtype of their block
 
         def adapter(kernel: tuple[int, int] | None, like: Tensor = like) -> LoAA | None:
             if kernel is None:
                 return None
             return LoAA(
-                vit.embed_dim,
+                embed_dim(model),
                 bottleneck,
                 kernel,
                 freq_bins=grid.freq_bins,
@@ -139,7 +167,8 @@ def adapt(
                 dtype=like.dtype,
             )
 
-        vit.blocks[index] = AdaptedBlock(block, adapter(config.attn), adapter(config.ffn))
+        adapted = adapted_block(block, adapter(config.attn), adapter(config.ffn), normed_input)
+        transformer_blocks(model)[index] = adapted
     model.__dict__["loaa_config"] = config  # plain data: not for nn.Module to register
     freeze_backbone(model)
     return model
@@ -158,17 +187,60 @@ def adapt_config(model: nn.Module) -> AdaptConfig | None:
     return getattr(model, "loaa_config", None)
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Whether adapters, or what another of `fastloaa.methods` inserts, are in `model`."""
+    return adapt_config(model) is not None or hasattr(model, "names_before")
+
+
+def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The blocks' parameters without what was inserted, by the names they had before."""
+    parameters = dict(transformer_blocks(model).named_parameters())
+    names_before: dict[str, str] | None = getattr(model, "names_before", None)  # left by fastloaa.methods
+    if names_before is not None:
+        return {before: parameters[now] for now, before in names_before.items()}
+    adapters = {id(p) for m in model.modules() if isinstance(m, LoAA) for p in m.parameters()}
+    return {name: parameter for name, parameter in parameters.items() if id(parameter) not in adapters}
+
+
+def is_transformers_ast(model: nn.Module) -> "TypeGuard[ASTForAudioClassification]":
+    """Whether `model` is Hugging Face transformers' AST with its classifier; does not import transformers."""
+    package = "transformers.models.audio_spectrogram_transformer"
+    modeling = sys.modules.get(f"{package}.modeling_audio_spectrogram_transformer")
+    return modeling is not None and isinstance(model, modeling.ASTForAudioClassification)
+
+
+def transformer_blocks(model: nn.Module) -> nn.Sequential | nn.ModuleList:
+    """The blocks that adapters stand beside.
+
+    Raises:
+        TypeError: `model` has no blocks that we know.
+    """
+    if not is_transformers_ast(model):
+        return vision_transformer(model).blocks
+    layers = getattr(model.audio_spectrogram_transformer, "layers", None)
+    if layers is None:
+        raise TypeError("this version of transformers builds AST in another way; pip install --upgrade transformers")
+    return layers
+
+
+def embed_dim(model: nn.Module) -> int:
+    """Width of the tokens."""
+    return model.config.hidden_size if is_transformers_ast(model) else vision_transformer(model).embed_dim
+
+
 def vision_transformer(model: nn.Module) -> VisionTransformer:
     """The timm ViT inside `model`, or `model` itself.
 
     Raises:
         TypeError: there is none.
     """
+    if is_transformers_ast(model):
+        raise TypeError("this needs fastloaa's own AST: AST.from_transformers(model) makes one, adapters and all")
     vit = model.backbone if isinstance(model, AudioTransformer) else model
     if not isinstance(vit, VisionTransformer):
         raise TypeError(
-            f"adapters go into fastloaa.AST or a timm VisionTransformer, got {type(model).__name__}; "
-            f"for other models put fastloaa.LoAA beside the blocks yourself"
+            f"adapters go into fastloaa.AST, a timm VisionTransformer or transformers' ASTForAudioClassification, got "
+            f"{type(model).__name__}; for other models put fastloaa.LoAA beside the blocks yourself"
         )
     return vit
 
@@ -181,6 +253,10 @@ def token_grid(model: nn.Module) -> TokenGrid:
     """
     if isinstance(model, AudioTransformer):
         return model.grid
+    if is_transformers_ast(model):
+        config = model.config
+        stride = (config.frequency_stride, config.time_stride)
+        return TokenGrid.from_spectrogram(config.num_mel_bins, config.max_length, config.patch_size, stride, 2)
     vit = vision_transformer(model)
     if vit.dynamic_img_size or not isinstance(vit.patch_drop, nn.Identity):
         raise TypeError(
@@ -193,6 +269,8 @@ def token_grid(model: nn.Module) -> TokenGrid:
 
 def head_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The trainable head by name: AST's LayerNorm + Linear; a timm ViT's classifier(s) and the norm before them."""
+    if is_transformers_ast(model):
+        return {"classifier": model.classifier}
     names = ("head",) if isinstance(model, AudioTransformer) else ("fc_norm", "head", "head_dist")
     return {name: module for name in names if (module := getattr(model, name, None)) is not None}
 
@@ -202,7 +280,27 @@ def trainable_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _check_block(index: int, block: nn.Module) -> Block:
+def _adapted_block_class(model: nn.Module) -> type[nn.Module]:
+    """What takes the place of the blocks of `model`.
+
+    Raises:
+        TypeError: a block of another kind than that.
+    """
+    if is_transformers_ast(model):
+        from fastloaa.transformers_ast import AdaptedASTLayer
+
+        return AdaptedASTLayer
+    for index, block in enumerate(transformer_blocks(model)):
+        check_block(index, block)
+    return AdaptedBlock
+
+
+def check_block(index: int, block: nn.Module) -> Block:
+    """`block` if it is one that `OpenBlock` can take apart.
+
+    Raises:
+        TypeError: it is not.
+    """
     if not isinstance(block, Block) or type(block).forward is not Block.forward:
         raise TypeError(
             f"block {index} is a {type(block).__name__}; adapters stand beside timm's pre-norm Block "

@@ -14,9 +14,11 @@ from fastloaa.adapt import (
     ModelT,
     adapt,
     adapt_config,
+    embed_dim,
+    frozen_weights,
     head_modules,
     token_grid,
-    vision_transformer,
+    transformer_blocks,
 )
 from fastloaa.adapter import LoAA
 from fastloaa.files import FileError, read_safetensors, write_safetensors
@@ -41,7 +43,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     metadata = {
         "kind": "adapter",
         "adapt": config.to_json(),
-        "backbone": _backbone(model),
+        "backbone": describe_backbone(model),
+        "initialisation": {name: adapter.initialisation for name, adapter in _adapters(model).items()},
         "model": model.config() if isinstance(model, AudioTransformer) else None,
     }
     write_safetensors(path, adapter_state(model), metadata)
@@ -64,10 +67,7 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
-    made_for, here = metadata["backbone"], _backbone(model, fingerprint=check_backbone)
-    for name, expected in made_for.items():
-        if name in here and here[name] != expected:
-            raise AdapterError(_mismatch(path, name, expected, here[name]))
+    check_made_for(path, metadata["backbone"], describe_backbone(model, fingerprint=check_backbone))
     config, present = AdaptConfig.from_json(metadata["adapt"]), adapt_config(model)
     if present is not None and present != config:
         raise AdapterError(
@@ -88,6 +88,9 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
             f"{path}: damaged, {len(missing)} tensors missing or unknown, such as {min(missing)}; save it again"
         )
     model.load_state_dict(state, strict=False)
+    known = metadata.get("initialisation", {})
+    for name, adapter in _adapters(model).items():
+        adapter.initialisation = known.get(name)
     return model
 
 
@@ -95,11 +98,14 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """State-dict entries of the adapters and the head."""
     adapters = {
         f"{name}.{key}": tensor
-        for name, module in model.named_modules()
-        if isinstance(module, LoAA)
+        for name, module in _adapters(model).items()
         for key, tensor in module.state_dict().items()
     }
     return adapters | _head_state(model)
+
+
+def _adapters(model: nn.Module) -> dict[str, LoAA]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoAA)}
 
 
 def _head_state(model: nn.Module) -> dict[str, Tensor]:
@@ -110,12 +116,12 @@ def _head_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _backbone(model: nn.Module, fingerprint: bool = True) -> dict[str, Any]:
+def describe_backbone(model: nn.Module, fingerprint: bool = True) -> dict[str, Any]:
     """What adapters depend on in a backbone. Time steps are left out: kernels slide over any number of them."""
-    vit, grid = vision_transformer(model), token_grid(model)
+    grid = token_grid(model)
     described: dict[str, Any] = {
-        "dim": vit.embed_dim,
-        "depth": len(vit.blocks),
+        "dim": embed_dim(model),
+        "depth": len(transformer_blocks(model)),
         "freq_bins": grid.freq_bins,
         "prefix_tokens": grid.prefix_tokens,
         "token_order": grid.token_order,
@@ -124,14 +130,26 @@ def _backbone(model: nn.Module, fingerprint: bool = True) -> dict[str, Any]:
 
 
 def backbone_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the blocks' frozen weights, rounded to bfloat16 so that a bfloat16 copy has the same one."""
-    adapters = {id(p) for m in model.modules() if isinstance(m, LoAA) for p in m.parameters()}
+    """SHA-256 over the blocks' frozen weights, rounded to bfloat16 so that a bfloat16 copy has the same one.
+
+    What adapters and other methods brought is left out, so a model has the same one with and without them.
+    """
     digest = hashlib.sha256()
-    for name, parameter in sorted(vision_transformer(model).blocks.named_parameters()):
-        if id(parameter) not in adapters:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy())
+    for name, parameter in sorted(frozen_weights(model).items()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().data)
     return digest.hexdigest()
+
+
+def check_made_for(path: str | Path, made_for: dict[str, Any], here: dict[str, Any]) -> None:
+    """Compare two of `describe_backbone`, the one in a file and the one at hand, in what both say.
+
+    Raises:
+        AdapterError: they differ.
+    """
+    for name, expected in made_for.items():
+        if name in here and here[name] != expected:
+            raise AdapterError(_mismatch(path, name, expected, here[name]))
 
 
 def _mismatch(path: str | Path, name: str, expected: object, given: object) -> str:

@@ -3,14 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fastloaa.methods.adapters import LoAAMethod, ProbeMethod
+from fastloaa.methods.aat import AATMethod
+from fastloaa.methods.adapters import LoAAMethod, ParallelMethod, ProbeMethod
 from fastloaa.methods.base import Method
+from fastloaa.methods.convpass import ConvpassMethod
 from fastloaa.methods.full import FullMethod
-from fastloaa.methods.options import OptionError, build
+from fastloaa.methods.lora import LoRAMethod
+from fastloaa.methods.options import OptionError, build, unknown
+from fastloaa.methods.prompt import PromptMethod
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (LoAAMethod, ProbeMethod, FullMethod)}
+_METHODS: tuple[type[Method], ...] = (
+    LoAAMethod,
+    ParallelMethod,
+    ProbeMethod,
+    FullMethod,
+    ConvpassMethod,
+    AATMethod,
+    LoRAMethod,
+    PromptMethod,
+)
+METHODS: dict[str, type[Method]] = {method.name: method for method in _METHODS}
 
-__all__ = ["METHODS", "FullMethod", "LoAAMethod", "Method", "OptionError", "ProbeMethod", "build_method"]
+__all__ = ["METHODS", "Method", "OptionError", "build_method"]
 
 
 def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -20,5 +34,5 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         OptionError: an unknown method, an option that it does not have, or a value that does not fit.
     """
     if name not in METHODS:
-        raise OptionError(f"unknown method {name!r}; expected {', '.join(METHODS)}")
+        raise OptionError(unknown("method", name, METHODS))
     return build(METHODS[name], options or {}, name)

@@ -1,8 +1,8 @@
-"""Methods that train little beside a frozen backbone: Look-Aside Adapters, and the head alone."""
+"""Methods made of `fastloaa.adapt`: Look-Aside Adapters, the parallel adapter, and the head alone."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastloaa.adapt import adapt
 from fastloaa.adapter import Kernel, LoAA
@@ -39,6 +39,7 @@ class LoAAMethod(_AdapterFile):
     scale: float = 1.0
     dropout: float = 0.0
     activation: str = "gelu"
+    normed_input: bool = True
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -46,14 +47,36 @@ class LoAAMethod(_AdapterFile):
         if self.attn is None and self.ffn is None:
             raise OptionError('loaa has neither attn nor ffn; give a kernel for one, or choose the method "probe"')
         options = asdict(self)
+        del options["normed_input"]
         for kernel in filter(None, (options.pop("attn"), options.pop("ffn"))):
-            try:  # the module's own checks, before any data has been read
-                LoAA(dim=1, kernel=kernel, freq_bins=1, device="meta", **options)
-            except ValueError as error:
-                raise OptionError(f"loaa: {error}") from error
+            _check_adapter(self.name, kernel, options)
 
     def apply(self, model: AST) -> AST:
         return adapt(model, **asdict(self))
+
+
+@dataclass(frozen=True)
+class ParallelMethod(_AdapterFile):
+    """Linear bottlenecks beside attention and FFN (He et al., ICLR 2022), what LoAA is with kernels of (1, 1).
+
+    The default is LoAA's comparison at 5% of the parameters (section 3.3).
+    """
+
+    name: ClassVar[str] = "parallel"
+
+    bottleneck: int = 108
+    bias: bool = False
+    scale: float = 1.0
+    dropout: float = 0.0
+    activation: str = "gelu"
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_adapter(self.name, "linear", asdict(self))
+
+    def apply(self, model: AST) -> AST:
+        return adapt(model, attn="linear", ffn="linear", **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -64,3 +87,11 @@ class ProbeMethod(_AdapterFile):
 
     def apply(self, model: AST) -> AST:
         return adapt(model, attn=None, ffn=None)
+
+
+def _check_adapter(method: str, kernel: Kernel, options: dict[str, Any]) -> None:
+    """The module's own checks, before any data has been read."""
+    try:
+        LoAA(dim=1, kernel=kernel, freq_bins=1, device="meta", **options)
+    except ValueError as error:
+        raise OptionError(f"{method}: {error}") from error

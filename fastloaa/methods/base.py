@@ -10,7 +10,8 @@ class Method(Protocol):
     """One way of adapting a model: what is inserted, what trains, and what is kept of the result.
 
     A method is a frozen dataclass; its fields are its options, and its name is how recipes and the command line call
-    it. New ones need a class like this and a line in `METHODS`.
+    it. New ones need a class like this and a line in `METHODS`; those that insert modules of their own into the blocks
+    inherit freezing, saving and loading from `InsertedMethod`.
     """
 
     name: ClassVar[str]

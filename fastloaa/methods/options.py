@@ -48,6 +48,18 @@ def check_types(options: Any) -> None:
             raise OptionError(f"{name} is {_describe(hint)}, got {value!r}") from None
 
 
+def check_at_least(options: Any, name: str, low: int) -> None:
+    """Raise an OptionError if the field is below its lowest value."""
+    if getattr(options, name) < low:
+        raise OptionError(f"{name} is at least {low}, got {getattr(options, name)}")
+
+
+def check_fraction(options: Any, name: str) -> None:
+    """Raise an OptionError unless the field is in [0, 1)."""
+    if not 0 <= getattr(options, name) < 1:
+        raise OptionError(f"{name} is a fraction in [0, 1), got {getattr(options, name)}")
+
+
 def unknown(what: str, given: str, names: Iterable[str]) -> str:
     """Message for a name that is not one of `names`: the nearest one, or all of them."""
     names = list(names)
@@ -75,8 +87,10 @@ def _convert(value: Any, hint: Any) -> Any:
                 continue
     elif origin is Literal and isinstance(value, str) and value in arguments:
         return value
-    elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
-        return tuple(_convert(item, item_hint) for item, item_hint in zip(value, arguments, strict=True))
+    elif origin is tuple and isinstance(value, list | tuple):
+        hints = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(hints) == len(value):
+            return tuple(_convert(item, item_hint) for item, item_hint in zip(value, hints, strict=True))
     elif origin is Mapping and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -95,6 +109,8 @@ def _describe(hint: Any) -> str:
         return _or([_describe(alternative) for alternative in arguments])
     if origin is Literal:
         return _or([repr(value) for value in arguments])
+    if origin is tuple and arguments[-1] is ...:
+        return f"a list, each {_describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_describe(argument) for argument in arguments)}]"
     return "a mapping of names to values" if origin is Mapping else _NAMES[hint]

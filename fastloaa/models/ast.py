@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -11,10 +11,16 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fastloaa.audio import FrontEnd
+from fastloaa.adapt import is_adapted
+from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
 from fastloaa.files import FileError, read_safetensors, write_safetensors
 from fastloaa.grid import TokenGrid, pair
-from fastloaa.models.weights import WeightsError, fit_patch_weight, fit_position_embedding, read_backbone
+from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
+from fastloaa.models.layouts import WeightsError
+from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
+
+if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
+    from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 
 class SpectrogramPatches(nn.Module):
@@ -44,7 +50,10 @@ class AST(nn.Module):
             channels of the patch weights are summed; the position embedding is cut or stretched to the grid.
         backbone_options: further arguments for timm.create_model, e.g. {"depth": 4, "embed_dim": 192, "num_heads": 3}.
         sample_rate, mean, std: of the front end, see `fastloaa.audio.FrontEnd`.
+        front_end: "ast", or "epic-sounds" for `fastloaa.audio.EpicSoundsFrontEnd`, whose own settings are
+            sample_rate=24000, mean=0, std=0.5 and frames=400.
         labels: names of the classes, kept with the model wherever it is saved or exported.
+        norm_eps: epsilon of every LayerNorm; None leaves AST's, 1e-6 in timm's backbone and 1e-5 in the head.
 
     Attributes:
         front_end: turns waveforms into what the model reads; no weights.
@@ -70,14 +79,20 @@ class AST(nn.Module):
         sample_rate: int = 16000,
         mean: float = -4.2677393,
         std: float = 4.5689974,
+        front_end: str = "ast",
         labels: Sequence[str] | None = None,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes is at least 1, got {num_classes}")
         if labels is not None and len(labels) != num_classes:
             raise ValueError(f"{len(labels)} labels were given for {num_classes} classes; give one name for each class")
-        self.front_end = FrontEnd(frames, mel_bins, sample_rate, mean=mean, std=std)
+        if front_end not in FRONT_ENDS:
+            raise ValueError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
+        with torch.device("cpu"):  # it computes constants, which device "meta" could not
+            features = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
+        self.front_end: FrontEnd | EpicSoundsFrontEnd = features.to(torch.get_default_device())
         self.num_classes = num_classes
         self.labels = None if labels is None else tuple(labels)
         self._architecture = {
@@ -85,6 +100,7 @@ class AST(nn.Module):
             "backbone_options": dict(backbone_options or {}),
             "patch": pair(patch),
             "stride": pair(stride),
+            "norm_eps": norm_eps,
         }
         vit = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
         if not isinstance(vit, VisionTransformer):
@@ -97,6 +113,10 @@ class AST(nn.Module):
         if weights is not None:
             _load(self.backbone, source, source_grid, self.grid, str(weights))
         self.head = nn.Sequential(nn.LayerNorm(vit.embed_dim), nn.Linear(vit.embed_dim, num_classes))
+        if norm_eps is not None:
+            for module in self.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = norm_eps
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Normalised log-mel [batch, frames, mel_bins] (what `front_end` returns) -> logits [batch, num_classes]."""
@@ -121,6 +141,7 @@ class AST(nn.Module):
             "num_classes": self.num_classes,
             "labels": self.labels and list(self.labels),
             **copy.deepcopy(self._architecture),
+            "front_end": self.front_end.kind,
             **self.front_end.config(),
         }
 
@@ -130,14 +151,34 @@ class AST(nn.Module):
         pairs = {name: tuple(config[name]) for name in ("patch", "stride")}
         return cls(**{**config, **pairs}, weights=weights)
 
+    @classmethod
+    def from_transformers(
+        cls, model: "ASTForAudioClassification", feature_extractor: "ASTFeatureExtractor | None" = None
+    ) -> "AST":
+        """A copy of Hugging Face transformers' AST as our own, with its logits; adapters in it come along.
+
+        Args:
+            model: such as `ASTForAudioClassification.from_pretrained("MIT/ast-finetuned-audioset-10-10-0.4593")`.
+            feature_extractor: gives sample rate, mean and std; AudioSet's without it.
+
+        Raises:
+            TypeError: another model.
+            ValueError: one whose activation AST does not have, or that has no classes.
+        """
+        ast = cls(**ast_config(model, feature_extractor))
+        ast.load_state_dict(ast_state(model))
+        copy_adapters(model, ast)
+        return ast.to(model.device, model.dtype).train(model.training)
+
     def save(self, path: str | Path) -> None:
         """Write backbone and head with their configuration as safetensors; not for adapted models (`save_adapter`).
 
         `AST.load(path)` brings the model back; `AST(..., weights=path)` takes the backbone alone.
         """
-        if getattr(self, "loaa_config", None) is not None:
+        if is_adapted(self):
             raise ValueError(
-                "the model has adapters: save_adapter(model, path) saves them, merge(model) dissolves them"
+                "the model has adapters: save_adapter(model, path), or the method that put them in, saves them alone; "
+                "merge(model) dissolves those of LoAA"
             )
         grid = {"freq_bins": self.grid.freq_bins, "time_steps": self.grid.time_steps}
         write_safetensors(path, self.state_dict(), {"kind": "model", "config": self.config(), "grid": grid})

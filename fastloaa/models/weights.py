@@ -8,21 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastloaa.files import FileError, read_safetensors
-
-
-class WeightsError(ValueError):
-    """A weights file that does not fit the model."""
+from fastloaa.models.layouts import WeightsError, to_timm
 
 
 def read_backbone(path: str | Path) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
     """State dict of a timm ViT from a file, and the (frequency, time) grid of its position embedding if it says so.
 
     Reads a model saved by `AST.save` (its head left out), timm's own safetensors, and .pth / .pt / .bin state dicts
-    (weights only, no code is run), bare or under "model" or "state_dict".
+    (weights only, no code is run), bare or under "model" or "state_dict", with timm's names or those that `to_timm`
+    knows: AST's own checkpoints and SSAST's.
 
     Raises:
         FileError: missing or unreadable.
-        WeightsError: an adapter file, or no state dict.
+        WeightsError: an adapter file, no state dict, or one of a model that a timm ViT cannot express.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -35,7 +33,7 @@ def read_backbone(path: str | Path) -> tuple[dict[str, Tensor], tuple[int, int] 
             raise WeightsError(
                 f"{path}: holds {metadata.get('kind')!r}, not a backbone; for an adapter use load_adapter(model, path)"
             )
-        return tensors, (grid["freq_bins"], grid["time_steps"]) if grid else None
+        return (tensors, (grid["freq_bins"], grid["time_steps"])) if grid else _renamed(tensors, path)
     if not path.is_file():
         raise FileError(f'{path}: no such weights file; give a .safetensors or .pth file, "timm", or None')
     try:
@@ -48,7 +46,14 @@ def read_backbone(path: str | Path) -> tuple[dict[str, Tensor], tuple[int, int] 
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no state dict of tensors; save it as torch.save(model.state_dict(), path)")
-    return state, None
+    return _renamed(state, path)
+
+
+def _renamed(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
+    try:
+        return to_timm(state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def fit_patch_weight(weight: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -73,7 +78,7 @@ def fit_position_embedding(
 
     Args:
         embedding: [1, prefix_tokens + source patches, dim].
-        source, target: (frequency, time) grids; source None means square, as ImageNet models are.
+        source, target: (frequency, time) grids; source None means square, as ImageNet models are, else the target.
         prefix_tokens: leading tokens that have an embedding of their own.
 
     Returns:
@@ -85,7 +90,7 @@ def fit_position_embedding(
     patches = embedding.shape[1] - prefix_tokens
     if source is None:
         side = round(max(patches, 0) ** 0.5)
-        source = (side, side)
+        source = (side, side) if side * side == patches else target
     if patches < 1 or source[0] * source[1] != patches:
         raise WeightsError(
             f"the position embedding has {embedding.shape[1]} tokens, {patches} after {prefix_tokens} prefix tokens, "

@@ -5,29 +5,43 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small import small_ast
-from tone_set import small_recipe
 
-from fastloaa import AST, LoAA, trainable_parameters
+from fastloaa import AST, LoAA, adapt, trainable_parameters
+from fastloaa.adapter_file import AdapterError
+from fastloaa.files import FileError
 from fastloaa.methods import METHODS, Method, OptionError, build_method
-from fastloaa.training.optimiser import build_optimiser
 
-OPTIONS: dict[str, dict[str, Any]] = {"loaa": {"bottleneck": 4}, "probe": {}, "full": {}}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "loaa": ("loaa", {"bottleneck": 4}),
+    "parallel": ("parallel", {"bottleneck": 4}),
+    "probe": ("probe", {}),
+    "full": ("full", {}),
+    "convpass": ("convpass", {"bottleneck": 4, "scale": 0.5}),
+    "aat": ("aat", {"bottleneck": 4}),
+    "lora": ("lora", {"rank": 4, "alpha": 8.0, "dropout": 0.1}),
+    "lora-mlp": ("lora", {"rank": 4, "targets": ["fc1", "fc2"]}),
+    "prompt": ("prompt", {"tokens": 3}),
+    "prompt-deep": ("prompt", {"tokens": 3, "deep": True}),
+}
+INSERTED = sorted(CASES.keys() - {"loaa", "parallel", "probe", "full"})
 HEAD = 2 * 48 + 48 * 5 + 5  # LayerNorm and Linear of the small model, 48 wide, 5 classes
 
 
 def test_every_method_is_tested_here() -> None:
-    assert OPTIONS.keys() == METHODS.keys()
+    assert {name for name, _ in CASES.values()} == METHODS.keys()
 
 
-@pytest.fixture(params=OPTIONS)
+@pytest.fixture(params=CASES)
 def method(request: pytest.FixtureRequest) -> Method:
-    return build_method(request.param, OPTIONS[request.param])
+    return build_method(*CASES[request.param])
 
 
 def take_steps(model: AST, count: int) -> None:
     """Optimiser steps on random spectrograms, the gradients of the last one left in place."""
-    optimiser = build_optimiser(model, small_recipe(Path("unused"), lr=1e-3, weight_decay=0.1))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     for _ in range(count):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(torch.randn(6, 64, 128)), torch.arange(6) % 5).backward()
@@ -49,11 +63,37 @@ def test_what_trains_gets_a_gradient_and_what_is_frozen_stays(method: Method) ->
 
 
 def test_how_much_trains() -> None:
-    # One adapter: two kernels of 3 taps between 48 and 4 channels; two blocks with two adapters each.
-    adapters = 2 * 2 * (2 * 3 * 48 * 4)
-    counts = {name: trainable_parameters(build_method(name, OPTIONS[name]).apply(small_ast())) for name in METHODS}
+    """By hand: 48 wide, MLP 192 wide, two blocks, two adapters each."""
+    counts = {case: trainable_parameters(build_method(*CASES[case]).apply(small_ast())) for case in CASES}
     whole = sum(p.numel() for p in small_ast().parameters())
-    assert counts == {"loaa": adapters + HEAD, "probe": HEAD, "full": whole}
+    assert counts == {
+        "loaa": 4 * (2 * 3 * 48 * 4) + HEAD,
+        "parallel": 4 * (2 * 48 * 4) + HEAD,
+        "probe": HEAD,
+        "full": whole,
+        "convpass": 4 * (48 * 4 + 4 + 4 * 4 * 9 + 4 + 4 * 48 + 48) + HEAD,
+        "aat": 4 * (48 * 4 + 4 + 4 * 48 + 48) + HEAD,
+        "lora": 2 * (4 * (48 + 144) + 4 * (48 + 48)) + HEAD,
+        "lora-mlp": 2 * (2 * 4 * (48 + 192)) + HEAD,
+        "prompt": 3 * 48 + HEAD,
+        "prompt-deep": 2 * 3 * 48 + HEAD,
+    }
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("prompt")])
+def test_starts_as_the_plain_model(case: str) -> None:
+    model = small_ast()
+    x = torch.randn(2, 64, 128)
+    plain = model(x)
+    torch.testing.assert_close(build_method(*CASES[case]).apply(model)(x), plain)
+
+
+@pytest.mark.parametrize("case", INSERTED)
+def test_the_backbone_keeps_its_names(case: str) -> None:
+    model = small_ast()
+    before = {name.replace(".base_layer", "") for name in model.state_dict()}
+    build_method(*CASES[case]).apply(model)
+    assert before <= {name.replace(".base_layer", "") for name in model.state_dict()}  # peft wraps the Linears
 
 
 def test_saved_and_loaded_alone(method: Method, tmp_path: Path) -> None:
@@ -71,8 +111,92 @@ def test_saved_and_loaded_alone(method: Method, tmp_path: Path) -> None:
     assert loaded.config() == model.config()
 
 
+@pytest.mark.parametrize("case", INSERTED)
+def test_the_file_holds_what_trained_and_no_code(case: str, tmp_path: Path) -> None:
+    method = build_method(*CASES[case])
+    model = method.apply(small_ast())
+    method.save(model, tmp_path / "a.safetensors")
+    held = load_file(tmp_path / "a.safetensors")
+    assert sum(tensor.numel() for tensor in held.values()) == trainable_parameters(model)
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert f'"method": "{method.name}"' in file.metadata()["fastloaa"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.safetensors"]
+
+
+@pytest.mark.parametrize("case", INSERTED)
+def test_another_backbone_is_refused(case: str, tmp_path: Path) -> None:
+    backbone, path = tmp_path / "backbone.safetensors", tmp_path / "a.safetensors"
+    small_ast().save(backbone)
+    method = build_method(*CASES[case])
+    method.save(method.apply(small_ast(weights=backbone)), path)
+    other = small_ast(weights=backbone)
+    with torch.no_grad():
+        other.backbone.blocks[1].attn.qkv.weight[0, 0] += 1
+    other.save(backbone)
+    with pytest.raises(AdapterError, match="other frozen weights") as caught:
+        method.load(path, backbone)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bfloat16_backbone_is_the_same_backbone(tmp_path: Path) -> None:
+    backbone, path = tmp_path / "backbone.safetensors", tmp_path / "a.safetensors"
+    small_ast().save(backbone)
+    method = build_method(*CASES["lora"])
+    model = method.apply(small_ast(weights=backbone))
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    method.save(model, path)
+    method.load(path, backbone)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path, method = tmp_path / "a.safetensors", build_method(*CASES["aat"])
+    backbone = tmp_path / "backbone.safetensors"
+    small_ast().save(backbone)
+    method.save(method.apply(small_ast(weights=backbone)), path)
+    with pytest.raises(FileError, match="not saved by the method 'convpass'"):
+        build_method("convpass").load(path, backbone)
+    with pytest.raises(FileError, match="no such file"):
+        method.load(tmp_path / "none.safetensors", backbone)
+    state = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({name: state[name] for name in state if "blocks.0.mlp_adapter.up.bias" not in name}, path, metadata)
+    with pytest.raises(FileError, match=r"1 tensors missing.*blocks\.0\.mlp_adapter\.up\.bias"):
+        method.load(path, backbone)
+
+
+@pytest.mark.parametrize("case", INSERTED)
+def test_twice_is_refused_and_the_whole_model_is_not_saved_as_plain(case: str, tmp_path: Path) -> None:
+    method = build_method(*CASES[case])
+    model = method.apply(small_ast())
+    for again in (method.apply, adapt):
+        with pytest.raises(ValueError, match="has been adapted already"):
+            again(model)
+    with pytest.raises(ValueError, match="has been adapted already"):
+        method.apply(adapt(small_ast(), bottleneck=4))
+    with pytest.raises(ValueError, match="has adapters"):
+        model.save(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("case", INSERTED)
+def test_checkpointed_activations_give_the_same_gradients(case: str) -> None:
+    name, options = CASES[case]
+    model = build_method(name, options | ({"dropout": 0.0} if "dropout" in options else {})).apply(small_ast()).eval()
+    take_steps(model, 1)
+    x, gradients = torch.randn(2, 64, 128), []
+    for checkpointing in (False, True):
+        model.backbone.set_grad_checkpointing(checkpointing)
+        model.zero_grad()
+        model(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_loaa_options_reach_the_adapters() -> None:
     options = {"attn": [1, 5], "ffn": None, "bottleneck": 3, "bias": True, "scale": 2, "dropout": 0.1}
+    options["normed_input"] = False
     model = build_method("loaa", options | {"activation": "relu", "backend": "reference"}).apply(small_ast())
     adapters = [module for module in model.modules() if isinstance(module, LoAA)]
     assert len(adapters) == 2  # one for each block, beside attention
@@ -81,12 +205,28 @@ def test_loaa_options_reach_the_adapters() -> None:
         assert adapter.down.bias is not None
         assert (adapter.scale, adapter.dropout) == (2.0, 0.1)
         assert (adapter.activation, adapter.backend) == ("relu", "reference")
+    assert not any(block.normed_input for block in model.backbone.blocks)
+
+
+def test_lora_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastloaa.methods.lora.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r'pip install "fastloaa\[peft\]"'):
+        build_method("lora")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lora", {}, "unknown method 'lora'; expected loaa, probe, full"),
+        ("lara", {}, "unknown method 'lara'; did you mean 'lora'?"),
+        ("x", {}, "unknown method 'x'; expected loaa, parallel, probe, full, convpass, aat, lora or prompt"),
+        ("parallel", {"bottleneck": 0}, "bottleneck=0"),
+        ("convpass", {"bottleneck": 0}, "bottleneck is at least 1, got 0"),
+        ("convpass", {"dropout": 1.0}, "dropout is a fraction in [0, 1), got 1.0"),
+        ("aat", {"bottleneck": 0}, "bottleneck is at least 1, got 0"),
+        ("lora", {"rank": 0}, "rank is at least 1, got 0"),
+        ("lora", {"targets": ["q"]}, "targets is a list, each 'qkv', 'proj', 'fc1' or 'fc2', got ['q']"),
+        ("lora", {"targets": []}, "targets names at least one of qkv, proj, fc1, fc2, got none"),
+        ("prompt", {"tokens": 0}, "tokens is at least 1, got 0"),
         ("loaa", {"botleneck": 3}, "unknown loaa option 'botleneck'; did you mean 'bottleneck'?"),
         ("probe", {"attn": "time"}, "unknown probe option 'attn'; there are none"),
         ("loaa", {"attn": None, "ffn": None}, 'give a kernel for one, or choose the method "probe"'),

@@ -19,6 +19,7 @@ class Options:
     mode: Literal["a", "b"] = "a"
     size: int | tuple[int, int] = 3
     flag: bool = False
+    names: tuple[Literal["a", "b"], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -26,8 +27,9 @@ class Options:
 
 
 def test_values_are_converted_where_nothing_is_lost() -> None:
-    options = build(Options, {"count": 2, "rate": 1, "name": Path("a/b"), "size": [1, 5], "more": {"k": [1]}}, "thing")
-    assert options == Options(2, 1.0, "a/b", "a", (1, 5), False, {"k": [1]})
+    values = {"count": 2, "rate": 1, "name": Path("a/b"), "size": [1, 5], "names": ["b", "a", "b"], "more": {"k": [1]}}
+    options = build(Options, values, "thing")
+    assert options == Options(2, 1.0, "a/b", "a", (1, 5), False, ("b", "a", "b"), {"k": [1]})
     assert isinstance(options.rate, float)
     assert isinstance(options.size, tuple)
 
@@ -38,7 +40,7 @@ def test_values_are_converted_where_nothing_is_lost() -> None:
         ({"count": 1, "rat": 2}, "unknown thing option 'rat'; did you mean 'rate'?"),
         (
             {"count": 1, "zzz": 2},
-            "unknown thing option 'zzz'; expected count, rate, name, mode, size, flag or more",
+            "unknown thing option 'zzz'; expected count, rate, name, mode, size, flag, names or more",
         ),
         ({}, "thing: count is missing; it has no default"),
         ({"count": 1.5}, "count is an integer, got 1.5"),
@@ -51,6 +53,8 @@ def test_values_are_converted_where_nothing_is_lost() -> None:
         ({"count": 1, "mode": ["a"]}, "mode is 'a' or 'b', got ['a']"),
         ({"count": 1, "size": [1, 2, 3]}, "size is an integer or [an integer, an integer], got [1, 2, 3]"),
         ({"count": 1, "size": [1, "2"]}, "size is an integer or [an integer, an integer], got [1, '2']"),
+        ({"count": 1, "names": ["a", "c"]}, "names is a list, each 'a' or 'b', got ['a', 'c']"),
+        ({"count": 1, "names": "a"}, "names is a list, each 'a' or 'b', got 'a'"),
         ({"count": 1, "flag": 1}, "flag is true or false, got 1"),
         ({"count": 1, "more": {1: 2}}, "more is a mapping of names to values, got {1: 2}"),
     ],

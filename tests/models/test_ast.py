@@ -1,5 +1,6 @@
 """AST: pooling, patches, position embedding, weights from files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from small import SMALL, small_ast
 
 from fastloaa import AST, TokenGrid, adapt
+from fastloaa.audio import EpicSoundsFrontEnd
 from fastloaa.files import FileError
 from fastloaa.models import WeightsError
 from fastloaa.models.weights import fit_position_embedding
@@ -163,3 +165,16 @@ def test_no_code_is_run_from_a_weights_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="not a PyTorch state dict"):
         small_ast(weights=tmp_path / "harmful.pth")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_front_end_of_epic_sounds() -> None:
+    model = small_ast(front_end="epic-sounds", frames=64, sample_rate=24000, mean=0.0, std=0.5)
+    assert isinstance(model.front_end, EpicSoundsFrontEnd)
+    again = AST.from_config(json.loads(json.dumps(model.config())))
+    again.load_state_dict(model.state_dict())
+    again.eval()
+    waveform = torch.randn(2, 6000)
+    with torch.no_grad():
+        torch.testing.assert_close(again(again.front_end(waveform)), model(model.front_end(waveform)))
+    with pytest.raises(ValueError, match="front_end is one of ast, epic-sounds"):
+        small_ast(front_end="mfcc")

@@ -1,0 +1,67 @@
+"""AAT, Adapting Audio Transformer (Liang et al., 2024): two bottleneck adapters in each block."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from fastloaa.adapt import OpenBlock, transformer_blocks
+from fastloaa.methods.inserted import InsertedMethod, like
+from fastloaa.methods.options import check_at_least, check_types
+from fastloaa.models import AST
+
+
+@dataclass(frozen=True)
+class AATMethod(InsertedMethod):
+    """An adapter after self-attention ("spatial") and one beside the MLP, 192 wide in AAT's own experiments."""
+
+    name: ClassVar[str] = "aat"
+
+    bottleneck: int = 192
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_at_least(self, "bottleneck", 1)
+
+    def insert(self, model: AST) -> None:
+        blocks = transformer_blocks(model)
+        for index, block in enumerate(blocks):
+            blocks[index] = AATBlock(block, self.bottleneck)
+
+
+class AATBlock(OpenBlock):
+    """A timm block whose attention's output a goes on as a + spatial(a), and whose MLP has an adapter beside it."""
+
+    def __init__(self, block: Block, bottleneck: int) -> None:
+        super().__init__(block)
+        dim = block.norm1.weight.numel()
+        self.spatial_adapter = Bottleneck(dim, bottleneck, **like(block))
+        self.mlp_adapter = Bottleneck(dim, bottleneck, **like(block))
+        self.train(block.training)
+
+    def forward(self, x: Tensor, **attention: Any) -> Tensor:
+        """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
+        out = self.attn(self.norm1(x), **attention)
+        x = x + self.drop_path1(self.ls1(out + self.spatial_adapter(out)))
+        normed = self.norm2(x)
+        return x + self.ffn_out(normed) + self.mlp_adapter(normed)
+
+
+class Bottleneck(nn.Module):
+    """Linear, GELU, Linear, with biases; starts at zero, since the second Linear does."""
+
+    def __init__(
+        self, dim: int, bottleneck: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, bottleneck, device=device, dtype=dtype)
+        self.up = nn.Linear(bottleneck, dim, device=device, dtype=dtype)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the branch alone, the same shape."""
+        return self.up(F.gelu(self.down(x)))

@@ -1,0 +1,98 @@
+"""What methods share that insert modules of their own beside a frozen backbone."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from fastloaa.adapt import check_block, head_modules, is_adapted, transformer_blocks
+from fastloaa.adapter_file import check_made_for, describe_backbone
+from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.methods.options import build
+from fastloaa.models import AST
+
+
+class InsertedMethod(ABC):
+    """A method that inserts modules into the blocks of a timm ViT and trains those and the head.
+
+    Subclasses are frozen dataclasses with a `name` and an `insert`; freezing, saving and loading are here.
+    """
+
+    name: ClassVar[str]
+    weights_file: ClassVar[str] = "adapter.safetensors"
+
+    @abstractmethod
+    def insert(self, model: AST) -> None:
+        """Put the modules in, on the device and in the dtype of their block; `apply` says what trains."""
+
+    def apply(self, model: AST) -> AST:
+        """Insert, freeze what was there, leave what is new and the head trainable; in place.
+
+        Raises:
+            TypeError: a block that is not timm's pre-norm Block.
+            ValueError: a model that has been adapted already.
+        """
+        if is_adapted(model):
+            raise ValueError("the model has been adapted already; build a fresh one")
+        for index, block in enumerate(transformer_blocks(model)):
+            check_block(index, block)
+        there = {id(parameter) for parameter in model.parameters()}
+        names = {id(parameter): name for name, parameter in transformer_blocks(model).named_parameters()}
+        self.insert(model)
+        model.__dict__["names_before"] = {  # plain data: not for nn.Module to register
+            now: names[id(parameter)]
+            for now, parameter in transformer_blocks(model).named_parameters()
+            if id(parameter) in names
+        }
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) not in there)
+        for head in head_modules(model).values():
+            head.requires_grad_(True)
+        return model
+
+    def save(self, model: AST, path: str | Path) -> None:
+        """Write what was inserted and the head, the options, and which backbone they belong to, as safetensors."""
+        metadata = {
+            "kind": "method",
+            "method": self.name,
+            "options": asdict(self),  # type: ignore[call-overload]  # subclasses are dataclasses
+            "backbone": describe_backbone(model),
+            "model": model.config(),
+        }
+        write_safetensors(path, _trainable(model), metadata)
+
+    def load(self, path: str | Path, weights: str | Path | None) -> AST:
+        """The model that `save` wrote, with the options that it was saved with.
+
+        Raises:
+            FileError: missing, damaged, or saved by another method.
+            AdapterError: `weights` are not those that it was trained beside.
+        """
+        state, metadata = read_safetensors(path)
+        if metadata.get("method") != self.name:
+            raise FileError(f"{path}: was not saved by the method {self.name!r}")
+        model = AST.from_config(metadata["model"], weights)
+        check_made_for(path, metadata["backbone"], describe_backbone(model))
+        build(type(self), metadata["options"], self.name).apply(model)
+        expected = {name: tensor.shape for name, tensor in _trainable(model).items()}
+        given = {name: tensor.shape for name, tensor in state.items()}
+        wrong = {name for name, _ in expected.items() ^ given.items()}
+        if wrong:
+            raise FileError(
+                f"{path}: damaged, {len(wrong)} tensors missing, unknown or of another shape, such as {min(wrong)}; "
+                f"save it again"
+            )
+        model.load_state_dict(state, strict=False)
+        return model
+
+
+def _trainable(model: AST) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def like(block: Block) -> dict[str, Any]:
+    """Device and dtype of a block, as arguments for the modules that go into it."""
+    return {"device": block.norm1.weight.device, "dtype": block.norm1.weight.dtype}

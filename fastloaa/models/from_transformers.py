@@ -1,0 +1,104 @@
+"""Weights of Hugging Face transformers' AST, renamed for our own."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fastloaa.adapt import adapt, adapt_config, is_transformers_ast, transformer_blocks
+from fastloaa.adapter import LoAA
+
+if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
+    from transformers import ASTFeatureExtractor, ASTForAudioClassification
+
+# Linears and LayerNorms of a layer, by their names there and here; q, k and v become one.
+_LAYER = {
+    "layernorm_before": "norm1",
+    "attention.o_proj": "attn.proj",
+    "layernorm_after": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def ast_config(
+    model: "ASTForAudioClassification", feature_extractor: "ASTFeatureExtractor | None" = None
+) -> dict[str, Any]:
+    """Arguments for `AST` that give the architecture of `model` and the front end of `feature_extractor`.
+
+    Dropout is left out: it plays no part in the logits, and adapters train with a frozen backbone.
+
+    Raises:
+        TypeError: another model than `ASTForAudioClassification`.
+        ValueError: one whose activation AST does not have, or that has no classes.
+    """
+    if not is_transformers_ast(model):
+        raise TypeError(f"expected transformers' ASTForAudioClassification, got {type(model).__name__}")
+    config = model.config
+    if config.hidden_act != "gelu":
+        raise ValueError(f"AST has the exact GELU, the model has {config.hidden_act!r}; adapt(model) takes it as it is")
+    if model.num_labels < 1:
+        raise ValueError("the model has no classes; build it with num_labels=N")
+    labels = [str(config.id2label[index]) for index in range(model.num_labels)]
+    unnamed = labels == [f"LABEL_{index}" for index in range(model.num_labels)]
+    front_end: dict[str, Any] = {}
+    if feature_extractor is not None:
+        normalises = feature_extractor.do_normalize
+        front_end["sample_rate"] = feature_extractor.sampling_rate
+        front_end["mean"] = feature_extractor.mean if normalises else 0.0
+        front_end["std"] = feature_extractor.std if normalises else 0.5  # ours divides by 2 * std, as theirs does
+    return front_end | {
+        "num_classes": model.num_labels,
+        "labels": None if unnamed else labels,
+        "frames": config.max_length,
+        "mel_bins": config.num_mel_bins,
+        "patch": config.patch_size,
+        "stride": (config.frequency_stride, config.time_stride),
+        "backbone": "deit_base_distilled_patch16_384",
+        "backbone_options": {
+            "embed_dim": config.hidden_size,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            "mlp_ratio": config.intermediate_size / config.hidden_size,
+            "qkv_bias": config.qkv_bias,
+        },
+        "norm_eps": config.layer_norm_eps,
+    }
+
+
+def ast_state(model: "ASTForAudioClassification") -> dict[str, Tensor]:
+    """State dict for `AST`: the same tensors under its names."""
+    body, classifier = model.audio_spectrogram_transformer, model.classifier
+    embeddings = body.embeddings
+    state = {
+        "backbone.cls_token": embeddings.cls_token,
+        "backbone.dist_token": embeddings.distillation_token,
+        "backbone.pos_embed": embeddings.position_embeddings,
+    }
+    modules: dict[str, nn.Module] = {
+        "backbone.patch_embed.proj": embeddings.patch_embeddings.projection,
+        "backbone.norm": body.layernorm,
+        "head.0": classifier.layernorm,
+        "head.1": classifier.dense,
+    }
+    for index, layer in enumerate(body.layers):
+        modules |= {f"backbone.blocks.{index}.{ours}": layer.get_submodule(theirs) for theirs, ours in _LAYER.items()}
+        attention = layer.attention
+        parts = [attention.q_proj.state_dict(), attention.k_proj.state_dict(), attention.v_proj.state_dict()]
+        for key in parts[0]:  # weight, and bias where there is one
+            state[f"backbone.blocks.{index}.attn.qkv.{key}"] = torch.cat([part[key] for part in parts])
+    return state | {f"{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
+
+
+def copy_adapters(model: nn.Module, ast: nn.Module) -> None:
+    """Adapt `ast` as `model` has been, with the same weights; nothing if it has not."""
+    config = adapt_config(model)
+    if config is None:
+        return
+    adapt(ast, **asdict(config))
+    adapters = [module for module in transformer_blocks(model).modules() if isinstance(module, LoAA)]
+    copies = [module for module in transformer_blocks(ast).modules() if isinstance(module, LoAA)]
+    for adapter, copy in zip(adapters, copies, strict=True):
+        copy.load_state_dict(adapter.state_dict())
+        copy.initialisation = adapter.initialisation

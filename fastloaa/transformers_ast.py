@@ -1,0 +1,40 @@
+"""Hugging Face transformers' AST with adapters; imported only where such a model is at hand."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import ASTLayer
+
+from fastloaa.adapter import LoAA
+
+
+class AdaptedASTLayer(ASTLayer):
+    """`ASTLayer` with adapters beside its attention and its FFN, as `AdaptedBlock` is of a timm block.
+
+    Takes over the layer's children under their own names. It is an `ASTLayer` still, so that transformers finds it for
+    `output_hidden_states` and gradient checkpointing.
+    """
+
+    def __init__(
+        self, layer: ASTLayer, loaa_attn: LoAA | None, loaa_ffn: LoAA | None, normed_input: bool = True
+    ) -> None:
+        nn.Module.__init__(self)  # not ASTLayer's own, which would draw weights
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+        self.gradient_checkpointing = layer.gradient_checkpointing
+        if layer.gradient_checkpointing:
+            self._gradient_checkpointing_func = layer._gradient_checkpointing_func
+        self.loaa_attn = loaa_attn
+        self.loaa_ffn = loaa_ffn
+        self.normed_input = normed_input
+        self.train(layer.training)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """[batch, tokens, dim] -> the same."""
+        x = hidden_states
+        normed = self.layernorm_before(x)
+        out = self.dropout(self.attention(normed, attention_mask, **kwargs)[0])
+        x = x + out if self.loaa_attn is None else self.loaa_attn(normed if self.normed_input else x, out, x)
+        normed = self.layernorm_after(x)
+        out = self.dropout(self.mlp(normed))
+        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed if self.normed_input else x, out, x)
