@@ -2,12 +2,20 @@
 
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
 from fastloaa.audio.decode import AudioError, load_audio
+from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
 from fastloaa.audio.logmel import LogMel
 
+FRONT_ENDS: dict[str, type[FrontEnd] | type[EpicSoundsFrontEnd]] = {
+    front_end.kind: front_end for front_end in (FrontEnd, EpicSoundsFrontEnd)
+}
+"""What a model's front end is called in configurations, recipes and exported files."""
+
 __all__ = [
+    "FRONT_ENDS",
     "STATISTICS",
     "AudioError",
+    "EpicSoundsFrontEnd",
     "FrontEnd",
     "LogMel",
     "SpecAugment",

@@ -3,6 +3,8 @@
 All randomness is torch's own for that device: the same seed gives the same draws. None changes its input.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
@@ -12,34 +14,43 @@ from fastloaa.audio.frontend import remove_mean
 
 
 class SpecAugment(nn.Module):
-    """Set one band of mel bins and one stretch of frames of each clip to zero (Park et al., Interspeech 2019).
+    """Cover bands of mel bins and stretches of frames of each clip (Park et al., Interspeech 2019).
 
-    Zero on the log-mel scale before normalisation, as AST does. Like torchaudio's transforms it acts in training and
-    evaluation mode alike: leave it out to evaluate.
+    With zeros on the log-mel scale before normalisation, as AST does, or with the clip's mean, as the baselines of
+    EPIC-SOUNDS do. Like torchaudio's transforms it acts in training and evaluation mode alike: leave it out to
+    evaluate.
 
     Args:
         freq_mask, time_mask: a mask's width is uniform in 0, 1, ..., this - 1 mel bins or frames, at most what
             the spectrogram has; 0 switches the mask off. Torchaudio's masks, so AST's, never reach the last one.
+        masks: how many of each kind; 1 for AST, 2 for EPIC-SOUNDS (with 27 bins and 25 frames).
+        fill: "zero" or "mean".
 
     Raises:
-        ValueError: a negative width.
+        ValueError: a negative width, no mask, or another fill.
     """
 
-    def __init__(self, freq_mask: int, time_mask: int) -> None:
+    def __init__(self, freq_mask: int, time_mask: int, masks: int = 1, fill: Literal["zero", "mean"] = "zero") -> None:
         super().__init__()
         if freq_mask < 0 or time_mask < 0:
             raise ValueError(f"mask widths are >= 0, got freq_mask={freq_mask}, time_mask={time_mask}")
-        self.freq_mask, self.time_mask = freq_mask, time_mask
+        if masks < 1 or fill not in ("zero", "mean"):
+            raise ValueError(f'masks is at least 1 and fill is "zero" or "mean", got masks={masks}, fill={fill!r}')
+        self.freq_mask, self.time_mask, self.masks, self.fill = freq_mask, time_mask, masks, fill
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """`[batch, frames, mel_bins]` -> the same shape."""
         _, frames, mel_bins = log_mel.shape
-        # torchaudio does not bound the width by the axis and would erase the whole clip most of the time.
-        log_mel = mask_along_axis_iid(log_mel, min(self.freq_mask, mel_bins), 0.0, axis=2)
-        return mask_along_axis_iid(log_mel, min(self.time_mask, frames), 0.0, axis=1)
+        kept = torch.ones_like(log_mel)
+        for _ in range(self.masks):
+            # torchaudio does not bound the width by the axis and would erase the whole clip most of the time.
+            kept = mask_along_axis_iid(kept, min(self.freq_mask, mel_bins), 0.0, axis=2)
+            kept = mask_along_axis_iid(kept, min(self.time_mask, frames), 0.0, axis=1)
+        cover = log_mel.mean((1, 2), keepdim=True) if self.fill == "mean" else torch.zeros_like(log_mel[:, :1, :1])
+        return torch.where(kept > 0, log_mel, cover)
 
     def extra_repr(self) -> str:
-        return f"freq_mask={self.freq_mask}, time_mask={self.time_mask}"
+        return f"freq_mask={self.freq_mask}, time_mask={self.time_mask}, masks={self.masks}, fill={self.fill!r}"
 
 
 def mixup(

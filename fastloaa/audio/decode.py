@@ -21,34 +21,43 @@ class AudioError(ValueError):
     """A file that cannot be used as a recording; the message is one line that names the file."""
 
 
-def load_audio(path: str | PathLike[str], sample_rate: int = 16000) -> Tensor:
+def load_audio(
+    path: str | PathLike[str], sample_rate: int = 16000, start: float = 0.0, stop: float | None = None
+) -> Tensor:
     """Decode a sound file: channels averaged, resampled, full scale at ±1.
 
     Args:
         path: whatever libsndfile decodes: wav, flac, ogg (Vorbis, Opus), mp3, aiff and more; any channels and rate.
         sample_rate: rate of the result in Hz.
+        start, stop: the segment to read, in seconds; only it is decoded. What lies beyond the end of the file is
+            missing from the result; None stops at the end.
 
     Returns:
         float32 `[samples]`, samples >= 1.
 
     Raises:
         AudioError: the path is missing or a folder, or the file is not audio, empty, truncated, damaged, holds NaN
-            or infinite samples, or has a rate outside 1 kHz to 1 MHz. Ogg and mp3 are streams that do not declare
-            their length, so a cut one counts as a short recording.
+            or infinite samples, has a rate outside 1 kHz to 1 MHz, or ends before `start`. Ogg and mp3 are streams
+            that do not declare their length, so a cut one counts as a short recording.
     """
     path = Path(path)
-    samples, rate = _decode(path)
+    samples, rate = _decode(path, start, stop)
     if not len(samples):
         raise AudioError(f"{path}: holds no samples; record it again or leave it out")
     if not samples.isfinite().all():
         raise AudioError(f"{path}: holds NaN or infinite samples; write it again with samples between -1 and 1")
     if not 1_000 <= rate <= 1_000_000:
         raise AudioError(f"{path}: its header says {rate} Hz, expected 1 kHz to 1 MHz; correct the header")
-    return samples if rate == sample_rate else _resampler(rate, sample_rate)(samples)
+    return resample(samples, rate, sample_rate)
 
 
-def _decode(path: Path) -> tuple[Tensor, int]:
-    """All samples of a file, channels averaged, float32 `[samples]`, and its rate in Hz."""
+def resample(samples: Tensor, source: int, target: int) -> Tensor:
+    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc."""
+    return samples if source == target else _resampler(source, target)(samples)
+
+
+def _decode(path: Path, start: float, stop: float | None) -> tuple[Tensor, int]:
+    """The samples of a segment of a file, channels averaged, float32 `[samples]`, and the rate in Hz."""
     if path.is_dir():
         raise AudioError(f"{path}: is a folder, expected a sound file")
     if not path.is_file():
@@ -61,14 +70,20 @@ def _decode(path: Path) -> tuple[Tensor, int]:
         for declared, found in _CUT_CHUNK.findall(sound.extra_info):
             if int(found) < int(declared) < _STREAMED:
                 raise AudioError(f"{path}: truncated, {found} of {declared} bytes of samples; copy it again")
+        first = round(start * sound.samplerate)
+        end = sound.frames if stop is None else min(round(stop * sound.samplerate), sound.frames)
+        if first and first >= sound.frames:
+            seconds = sound.frames / sound.samplerate
+            raise AudioError(f"{path}: ends after {seconds:g} s, expected sound from {start:g} s; correct the times")
         try:
-            samples = torch.from_numpy(sound.read(dtype="float32", always_2d=True))
+            sound.seek(first)
+            samples = torch.from_numpy(sound.read(end - first, dtype="float32", always_2d=True))
         except (soundfile.SoundFileError, ValueError, MemoryError) as error:  # the latter two: absurd lengths
             reason = str(error).rstrip(".")
             raise AudioError(f"{path}: truncated or damaged ({reason}); copy it again") from error
         # The length of an mp3 is only estimated unless its encoder noted it.
-        if len(samples) < sound.frames and sound.format != "MP3":
-            raise AudioError(f"{path}: truncated, {len(samples)} of {sound.frames} samples; copy it again")
+        if len(samples) < end - first and sound.format != "MP3":
+            raise AudioError(f"{path}: truncated, {len(samples)} of {end - first} samples; copy it again")
         return samples.mean(1), sound.samplerate
 
 

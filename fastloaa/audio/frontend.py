@@ -1,7 +1,7 @@
 """Waveforms to what a spectrogram transformer reads, by AST's recipe."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,14 @@ STATISTICS: dict[str, tuple[float, float]] = {
     "speechcommands": (-6.845978, 5.5654526),
 }
 """(mean, std) of the log-mel spectrograms of AST's datasets, 16 kHz and 128 mel bins, from AST's recipes."""
+
+
+class HasLogMel(Protocol):
+    """A front end of any kind."""
+
+    def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See `FrontEnd.padded_log_mel`."""
+        ...
 
 
 class FrontEnd(nn.Module):
@@ -34,6 +42,9 @@ class FrontEnd(nn.Module):
 
     Source: `dataloader.py` of AST (Gong et al., Interspeech 2021).
     """
+
+    kind = "ast"
+    frames_per_second = 100
 
     def __init__(
         self,
@@ -119,23 +130,33 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
     Raises:
         ValueError: another shape or dtype.
     """
+    lengths = clip_lengths(waveform, lengths)
+    waveform = waveform.float()
+    valid = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
+    mean = torch.where(valid, waveform, 0.0).sum(1) / lengths
+    return torch.where(valid, waveform - mean[:, None], 0.0), lengths
+
+
+def clip_lengths(waveform: Tensor, lengths: Tensor | None) -> Tensor:
+    """The valid samples of each clip of `waveform` `[batch, samples]`, int64 `[batch]`; None: all.
+
+    Raises:
+        ValueError: another shape or dtype of either.
+    """
     check_waveform(waveform)
     batch, samples = waveform.shape
     if lengths is None:
-        lengths = torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
+        return torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
     if lengths.ndim != 1 or lengths.shape[0] != batch or lengths.is_floating_point():
         raise ValueError(
             f"expected one length in samples for each of {batch} clips, int64 [batch], "
             f"got {lengths.dtype} {list(lengths.shape)}"
         )
-    waveform = waveform.float()
-    valid = torch.arange(samples, device=waveform.device) < lengths[:, None]
-    mean = torch.where(valid, waveform, 0.0).sum(1) / lengths
-    return torch.where(valid, waveform - mean[:, None], 0.0), lengths
+    return lengths
 
 
 @torch.no_grad()
-def measure_statistics(front_end: FrontEnd, waveforms: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[float, float]:
+def measure_statistics(front_end: HasLogMel, waveforms: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[float, float]:
     """Mean and standard deviation of a dataset's log-mel values, the `mean` and `std` of a `FrontEnd`.
 
     Args:

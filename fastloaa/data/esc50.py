@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
-from fastloaa.data.table import read_table
+from fastloaa.data.table import integer, read_table
 
 META = Path("meta", "esc50.csv")
 FOLDS = 5
+ESC50_LAYOUT = f"{META.as_posix()} and audio/"
 _COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
 
@@ -32,12 +33,12 @@ def load_esc50(root: str | Path, test_fold: int = 1, validation: float = 0.0, se
     if test_fold not in range(1, FOLDS + 1):
         raise DataError(f"ESC-50 has no fold {test_fold}; give a test fold from 1 to {FOLDS}")
     if not table.is_file():
-        raise DataError(f"{table}: no such file; expected ESC-50's layout, {META.as_posix()} and audio/ in one folder")
+        raise DataError(f"{table}: no such file; expected ESC-50's layout, {ESC50_LAYOUT} in one folder")
 
     entries: list[tuple[Path, int, int, str]] = []  # path, fold, official target, source recording
     categories: dict[int, str] = {}
     for where, row in read_table(table, _COLUMNS):
-        fold, target = _integer(row["fold"], "fold", where), _integer(row["target"], "target", where)
+        fold, target = integer(row["fold"], "fold", where), integer(row["target"], "target", where)
         if fold not in range(1, FOLDS + 1):
             raise DataError(f"{where}: fold {fold}; expected 1 to {FOLDS}")
         if (category := categories.setdefault(target, row["category"])) != row["category"]:
@@ -58,10 +59,3 @@ def load_esc50(root: str | Path, test_fold: int = 1, validation: float = 0.0, se
         validation=held_out,
         test=test,
     )
-
-
-def _integer(text: str, column: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"{where}: {column} {text!r}; expected an integer") from None

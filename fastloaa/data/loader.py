@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from fastloaa.audio.decode import AudioError, load_audio
+from fastloaa.audio.decode import AudioError
 from fastloaa.data.clips import Clip, DataError
+from fastloaa.data.reading import read_clip
 
 CACHE_BYTES = 1 << 30
 """Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
@@ -33,7 +34,7 @@ class Batch:
         waveform: float32 `[batch, samples]`, zero-padded at the end to the longest clip.
         lengths: int64 `[batch]`, samples of each clip before padding.
         targets: float32 `[batch, num_classes]`, 1 for the classes of a clip and 0 for others.
-        paths: the files, one per row.
+        paths: the files, one per row, with track and segment where a clip has them.
         broken: one-line errors of files that could not be read; they have no row.
     """
 
@@ -59,6 +60,8 @@ class Batch:
 
 class ClipDataset(Dataset[Sample]):
     """Clips decoded on demand, as float32 mono at one rate; a file that cannot be read gives its error instead.
+
+    Of a segment, nothing but the segment is decoded.
 
     With `cache`, waveforms stay in memory, up to `CACHE_BYTES`, so that later epochs do not decode again; what does
     not fit is decoded each time. Workers of a DataLoader each keep their own: give it `persistent_workers=True`,
@@ -90,7 +93,7 @@ class ClipDataset(Dataset[Sample]):
             raise DataError(f"max_seconds={max_seconds} leaves no sample at {sample_rate} Hz; give more, or None")
         for clip in self.clips:
             if not all(0 <= label < num_classes for label in clip.labels):
-                raise DataError(f"{clip.path} has labels {clip.labels}; expected 0 to {num_classes - 1}")
+                raise DataError(f"{clip} has labels {clip.labels}; expected 0 to {num_classes - 1}")
         self.num_classes = num_classes
         self._free_bytes = CACHE_BYTES if cache else 0
         self._cache: dict[int, Tensor] = {}
@@ -103,14 +106,14 @@ class ClipDataset(Dataset[Sample]):
         target = torch.zeros(self.num_classes)
         target[list(clip.labels)] = 1
         try:
-            return Sample(str(clip.path), target, self._waveform(index))
+            return Sample(str(clip), target, self._waveform(index))
         except AudioError as error:
-            return Sample(str(clip.path), target, None, str(error))
+            return Sample(str(clip), target, None, str(error))
 
     def _waveform(self, index: int) -> Tensor:
         if index in self._cache:
             return self._cache[index]
-        waveform = load_audio(self.clips[index].path, self.sample_rate)
+        waveform = read_clip(self.clips[index], self.sample_rate)
         if self.max_samples is not None and len(waveform) > self.max_samples:
             waveform = waveform[: self.max_samples].clone()  # a view would keep the whole recording in memory
         if waveform.nbytes <= self._free_bytes:

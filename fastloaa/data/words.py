@@ -16,7 +16,7 @@ from torchaudio.transforms import Resample
 
 from fastloaa.data.clips import DataError
 from fastloaa.data.espeak import Espeak
-from fastloaa.data.folder import SPLIT_FILE
+from fastloaa.data.split_table import SPLIT_FILE
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 """The ten commands of Speech Commands (Warden 2018, https://arxiv.org/abs/1804.03209)."""

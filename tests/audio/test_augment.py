@@ -53,6 +53,18 @@ def test_mask_widths_are_uniform_and_places_cover_the_axis() -> None:
     assert share[7:13].max() - share[7:13].min() < 0.03
 
 
+def test_several_masks_cover_more_and_the_mean_fills_them() -> None:
+    log_mel = torch.randn(200, 50, 40) - 10
+    masked = SpecAugment(10, 12, masks=2, fill="mean")(log_mel)
+    hidden = masked != log_mel
+    assert torch.allclose(masked, torch.where(hidden, log_mel.mean((1, 2), keepdim=True), log_mel))
+    # Widths are 0 to 9 and 0 to 11; two bands or stretches that do not overlap can be seen as two runs.
+    bands, stretches = hidden.all(1).sum(1), hidden.all(2).sum(1)
+    assert 9 < bands.max() <= 18
+    assert 11 < stretches.max() <= 22
+    assert abs(bands.float().mean() - 2 * 4.5 * 0.95) < 1  # of two masks, a tenth of one falls on the other
+
+
 def test_masks_repeat_under_a_seed() -> None:
     log_mel, augment = torch.ones(8, 50, 40), SpecAugment(10, 20)
     torch.manual_seed(3)
@@ -172,3 +184,9 @@ def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SpecAugment(8, 8)(log_mel).is_meta
     assert noise_and_roll(log_mel).is_meta
     assert all(tensor.is_meta for tensor in mixup(waveform, targets, lengths=lengths))
+
+
+@pytest.mark.parametrize("options", [{"masks": 0}, {"fill": "one"}])
+def test_refuses_no_masks_and_other_fills(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r'^masks is at least 1 and fill is "zero" or "mean", got '):
+        SpecAugment(4, 4, **options)

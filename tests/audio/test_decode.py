@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastloaa.audio import AudioError, load_audio
+from fastloaa.audio.decode import resample
 
 
 def sine(hertz: float, rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -85,6 +86,35 @@ def test_resamples_awkward_rates(rate: int, tmp_path: Path) -> None:
 def test_removes_what_the_lower_rate_cannot_hold(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(12000, 44100), 44100, "FLOAT")
     assert load_audio(tmp_path / "a.wav")[400:-400].abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff"])
+@pytest.mark.parametrize(
+    ("start", "stop", "first", "end"), [(0.1, None, 800, 4000), (0.0, 0.25, 0, 2000), (0.1, 0.25, 800, 2000)]
+)
+def test_reads_a_segment(suffix: str, start: float, stop: float | None, first: int, end: int, tmp_path: Path) -> None:
+    noise = 0.3 * np.random.default_rng(0).standard_normal((4000, 2))
+    soundfile.write(tmp_path / f"a.{suffix}", noise, 8000)
+    whole = load_audio(tmp_path / f"a.{suffix}", 8000)
+    assert torch.equal(load_audio(tmp_path / f"a.{suffix}", 8000, start, stop), whole[first:end])
+
+
+def test_a_segment_ends_with_the_file(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(300, 16000), 16000)
+    assert len(load_audio(tmp_path / "a.wav", start=0.4, stop=60.0)) == 1600
+    for start in (0.5, 60.0):
+        with pytest.raises(
+            AudioError, match=rf"ends after 0\.5 s, expected sound from {start:g} s; correct the times$"
+        ):
+            load_audio(tmp_path / "a.wav", start=start, stop=61.0)
+
+
+def test_resample_keeps_leading_axes() -> None:
+    waveform = torch.from_numpy(sine(300, 24000)).float()
+    both = resample(torch.stack([waveform, -waveform]), 24000, 16000)
+    assert both.shape == (2, 8000)
+    np.testing.assert_allclose(both[0, 200:-200], sine(300, 16000)[200:-200], atol=5e-3)
+    assert resample(waveform, 16000, 16000) is waveform
 
 
 def test_takes_names_as_text(tmp_path: Path) -> None:

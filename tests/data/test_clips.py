@@ -61,6 +61,43 @@ def test_a_clip_may_have_several_labels_and_a_split_several_clips_of_a_group() -
     assert made.train[0].labels == (0, 1)
 
 
+def test_clips_are_named_with_their_segment() -> None:
+    assert str(clip("a.wav", 0)) == "a.wav"
+    assert str(Clip(Path("a.wav"), (0,), start=1.5)) == "a.wav 1.5- s"
+    assert str(Clip(Path("a.h5"), (0,), stop=2.25, track="P01")) == "a.h5[P01] 0-2.25 s"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-0.1, None), (1.0, 1.0), (2.0, 1.0), (float("nan"), None)])
+def test_a_segment_has_a_length(start: float, stop: float | None) -> None:
+    with pytest.raises(DataError, match=r"^a\.wav .* s: expected a segment with 0 <= start < stop; correct its times$"):
+        Clip(Path("a.wav"), (0,), start=start, stop=stop)
+
+
+def test_segments_of_one_recording_may_overlap_and_repeat_but_not_across_splits() -> None:
+    first, second = (Clip(Path("a.wav"), (0,), start=start, stop=2.0) for start in (0.0, 1.0))
+    assert len(splits(train=(first, second, first), test=(clip("c.wav", 0),)).train) == 3
+    with pytest.raises(DataError, match=r"^set: a\.wav 1-2 s is in train and again in test; list it once$"):
+        splits(train=(first, second), test=(second,))
+
+
+def test_several_labels_on_one_clip_make_a_multi_label_set() -> None:
+    assert not splits().multi_label
+    multi_label = splits(test=(clip("c.wav", 0, 1),), missing=3)
+    assert multi_label.multi_label
+    assert multi_label.summary() == (
+        "set: 2 classes, several to a clip; clips: 2 train, 0 validation, 1 test; 3 more are listed but have no file"
+    )
+
+
+def test_segments_of_a_recording_stay_together_without_a_group() -> None:
+    clips = [Clip(Path(f"{r}.h5"), (0,), start=s, stop=s + 1, track=t) for r in "ab" for t in "xy" for s in (2.0, 1.0)]
+    kept, held_out = stratified_split(clips, 0.25, seed=1)
+    assert len(held_out) == 2
+    assert len({(c.path, c.track) for c in held_out}) == 1
+    assert [c.start for c in held_out] == [1.0, 2.0]
+    assert Counter(kept + held_out) == Counter(clips)
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(DataError, match=r"cannot be held out; expected 0 <= fraction < 1$"):

@@ -62,6 +62,25 @@ def test_long_clips_are_cut_at_the_end(clips: list[Clip]) -> None:
     assert torch.equal(batch.waveform[6], load_audio(clips[6].path, 16000)[:800])
 
 
+def test_segments_are_read_padded_and_cut_like_files(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "long.wav", seconds=1.0, rate=8000)
+    segments = [Clip(path, (0, 2), start=0.25, stop=0.5), Clip(path, (1,), start=0.9, stop=2.0), Clip(path, (2,))]
+    (batch,) = batches(segments, max_seconds=0.2)
+    assert batch.lengths.tolist() == [3200, 1600, 3200]
+    assert batch.targets.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert torch.equal(batch.waveform[0], load_audio(path, 16000, 0.25, 0.5)[:3200])
+    assert torch.equal(batch.waveform[1, :1600], load_audio(path, 16000, 0.9))
+    assert not batch.waveform[1, 1600:].any()
+    assert batch.paths == (f"{path} 0.25-0.5 s", f"{path} 0.9-2 s", str(path))
+
+
+def test_a_segment_beyond_the_end_is_a_broken_clip(tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "short.wav", seconds=0.1)
+    (batch,) = batches([Clip(path, (0,), start=0.5, stop=0.6), Clip(path, (1,))])
+    assert batch.paths == (str(path),)
+    assert batch.broken == (f"{path}: ends after 0.1 s, expected sound from 0.5 s; correct the times",)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_files_are_left_out_named_once_and_counted(clips: list[Clip], broken: list[Clip], workers: int) -> None:
     mixed = [broken[0], clips[0], broken[1], clips[1], clips[2], broken[2], clips[3], *broken[3:]]

@@ -17,6 +17,15 @@ def test_rows_come_with_their_line_and_without_surrounding_space(tmp_path: Path)
     ]
 
 
+def test_a_table_without_a_header_has_comments(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text('# made today\n# id, start, mids\n-0R, 420.000, "/m/1,/m/2"\n\nabc, 0.000, /m/1\n')
+    assert list(read_table(table, ("id", "mids"), header=("id", "start", "mids"))) == [
+        (f"{table} line 3", {"id": "-0R", "start": "420.000", "mids": "/m/1,/m/2"}),
+        (f"{table} line 5", {"id": "abc", "start": "0.000", "mids": "/m/1"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -1,0 +1,38 @@
+"""Reading clips, wherever their samples are."""
+
+import soundfile
+from torch import Tensor
+
+from fastloaa.audio.decode import AudioError, load_audio, resample
+from fastloaa.data import hdf5
+from fastloaa.data.clips import Clip
+
+
+def read_clip(clip: Clip, sample_rate: int = 16000) -> Tensor:
+    """The clip's samples, channels averaged, at `sample_rate` in Hz: float32 `[samples]`, samples >= 1.
+
+    Raises:
+        AudioError: it cannot be read, see `fastloaa.audio.load_audio` and `fastloaa.data.hdf5.read_hdf5`.
+    """
+    if clip.track is None:
+        return load_audio(clip.path, sample_rate, clip.start, clip.stop)
+    return resample(hdf5.read_hdf5(clip.path, clip.track, clip.start, clip.stop), hdf5.RATE, sample_rate)
+
+
+def clip_seconds(clip: Clip) -> float:
+    """The clip's length in seconds, from the header of its file; of a segment with both ends, the time between them.
+
+    Raises:
+        AudioError: the header cannot be read, or the HDF5 file does not have this sound.
+    """
+    if clip.stop is not None:
+        return clip.stop - clip.start
+    if clip.track is not None:
+        tracks = hdf5.hdf5_tracks(clip.path)
+        if clip.track not in tracks:
+            raise AudioError(f"{clip.path}: no sound {clip.track!r} in it; it has {len(tracks)} others")
+        return tracks[clip.track] - clip.start
+    try:
+        return soundfile.info(clip.path).duration - clip.start
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
+        raise AudioError(f"{clip.path}: not a sound file that libsndfile reads; convert it to wav or flac") from error
