@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fastloaa.cli import doctor, evaluate, export, predict, train
+from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, train
 from fastloaa.cli.errors import OneLineErrors
 
 app = typer.Typer(
@@ -39,7 +39,16 @@ def _fastloaa(
     """
 
 
-for command in (train.train, evaluate.evaluate, export.export, predict.predict, doctor.doctor):
+for command in (
+    download.download,
+    train.train,
+    evaluate.evaluate,
+    merge.merge,
+    export.export,
+    predict.predict,
+    attention.attention,
+    doctor.doctor,
+):
     app.command()(command)
 
 

@@ -19,16 +19,16 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
-    """Accuracy and loss of a trained run, with a table of the classes.
+    """Accuracy, mean average precision and loss of a trained run, with a table of the classes.
 
     Example: fastloaa evaluate runs/sounds --split validation
     """
-    from accelerate import PartialState
     from rich.console import Console
 
     from fastloaa.data import DataError, load_splits
     from fastloaa.training import Recipe, load_run
     from fastloaa.training import evaluate as measure
+    from fastloaa.training.distributed import process_state
     from fastloaa.training.rundir import RunDirectory
 
     model = load_run(run, weights)
@@ -43,12 +43,13 @@ def evaluate(
         raise DataError(f"{source}: the {split} split is empty; choose another --split")
     with Console(stderr=True).status(f"Listening to {len(clips)} clips"):  # shows on a terminal only
         found = measure(
-            model.to(PartialState().device),
+            model.to(process_state().device),
             clips,
             batch_size=recipe.batch_size,
             workers=recipe.workers,
             loss=recipe.loss,
             precision=recipe.precision,
+            multi_label=splits.multi_label,
         )
     if as_json:
         print(json.dumps(_plain(found, splits.classes) | {"run": str(run), "data": source, "split": split}, indent=2))
@@ -57,13 +58,7 @@ def evaluate(
 
 
 def _plain(found: "Evaluation", labels: tuple[str, ...]) -> dict[str, object]:
-    return {
-        "clips": found.clips,
-        "accuracy": found.accuracy,
-        "loss": found.loss,
-        "classes": found.per_class(labels),
-        "broken_files": list(found.broken),
-    }
+    return found.summary() | {"classes": found.per_class(labels), "broken_files": list(found.broken)}
 
 
 def _print_table(found: "Evaluation", labels: tuple[str, ...]) -> None:
@@ -71,13 +66,22 @@ def _print_table(found: "Evaluation", labels: tuple[str, ...]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("class", "clips", "accuracy", "most often taken for")
-    for column in table.columns[1:3]:
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}"
+
+    single = found.accuracy is not None
+    table = Table("class", "clips", "average precision", *(["accuracy", "most often taken for"] if single else []))
+    for column in table.columns[1:4]:
         column.justify = "right"
     for label, row in found.per_class(labels).items():
-        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-        table.add_row(escape(label), str(row["clips"]), accuracy, escape(row["taken_for"] or ""))
+        cells = [escape(label), str(row["clips"]), percent(row["average_precision"])]
+        table.add_row(*cells, *([percent(row["accuracy"]), escape(row["taken_for"] or "")] if single else []))
     Console().print(table)
     for error in found.broken:
         print(f"left out: {error}")
-    print(f"accuracy {found.accuracy:.1%} of {found.clips} clips, loss {found.loss:.4f}")
+    mean = f"mAP {found.mAP:.3f}"
+    if found.accuracy is None:
+        print(f"{mean} of {found.clips} clips, loss {found.loss:.4f}")
+    else:
+        print(f"accuracy {found.accuracy:.1%} of {found.clips} clips, loss {found.loss:.4f}")
+        print(f"mean over classes: accuracy {found.macro_accuracy:.1%}, F1 {found.macro_f1:.1%}, {mean}")

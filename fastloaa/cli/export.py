@@ -1,14 +1,48 @@
-"""`fastloaa export`: a trained run as one ONNX file."""
+"""`fastloaa export`: a trained run as one ONNX file, alone or ready for a server."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from torch import Tensor
+
+RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder that `fastloaa train --out` made.")],
-    model: Annotated[Path, typer.Argument(help="The ONNX file to write, e.g. model.onnx.")],
+    model: Annotated[
+        Path | None, typer.Argument(help="The ONNX file to write, e.g. model.onnx; not needed with --bundle.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of weights and arithmetic; fp16 and int8 need --calibration.")
+    ] = Precision.fp32,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help=f"Folder of recordings of the kind the model will hear; at most {RECORDINGS} are used."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep a file that agrees with PyTorch on less than 99% of them.")
+    ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Folder for model, labels, a README with client code, and NVIDIA Triton's model repository."),
+    ] = None,
+    no_merge: Annotated[
+        bool, typer.Option("--no-merge", help="Leave the adapters beside the blocks instead of in their weights.")
+    ] = False,
+    contrib: Annotated[
+        bool, typer.Option("--contrib", help="Allow onnxruntime's own operators, which no other runtime has.")
+    ] = False,
     weights: Annotated[
         str | None, typer.Option(help="Weights of the backbone, if they are no longer where the run found them.")
     ] = None,
@@ -19,16 +53,69 @@ def export(
     """Write a trained model as one ONNX file, from waveform to probabilities, checked against PyTorch.
 
     Example: fastloaa export runs/sounds sounds.onnx
+
+    In 8 bits: fastloaa export runs/sounds sounds.onnx --precision int8 --calibration recordings
+
+    For servers: fastloaa export runs/sounds --bundle sounds
     """
     from rich.console import Console
 
-    from fastloaa.export import to_onnx
+    from fastloaa.export import to_onnx, write_bundle
     from fastloaa.training import load_run
 
+    if model is None and bundle is None:
+        raise typer.BadParameter("give a file to write, or --bundle and a folder")
+    if bundle is not None and log_mel:
+        raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
+    if precision != Precision.fp32 and calibration is None:
+        raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
+    path = model or bundle / "model.onnx"  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
-        report = to_onnx(load_run(run, weights), model, waveform=not log_mel)
-    print(f"{model}: {report.size / 1e6:.1f} MB, opset {report.opset}, made in {report.seconds:.0f} s")
+        trained = load_run(run, weights)
+        report = to_onnx(
+            trained,
+            path,
+            waveform=not log_mel,
+            merged=not no_merge,
+            precision=precision.value,
+            calibration=None if calibration is None else recordings(calibration, trained.front_end.sample_rate),
+            force=force,
+            contrib=contrib,
+        )
+        if bundle is not None:
+            write_bundle(path, bundle)
     print(
-        f"largest difference from PyTorch: {report.difference:.1e} "
-        f"(onnxruntime on the CPU, batches of {', '.join(map(str, report.batches))})"
+        f"{path}: {report.size / 1e6:.1f} MB, {report.precision}, opset {report.opset}, made in {report.seconds:.0f} s"
     )
+    compared = [f"batches of {', '.join(map(str, report.batches))}"]
+    if report.agreement is not None:
+        print(f"names the class that PyTorch names for {report.agreement:.1%} of {report.recordings} recordings")
+        compared.append("recordings")
+    if report.precision != "fp32":
+        compared.pop(0)  # of noise
+    print(
+        f"largest difference from PyTorch: {report.difference:.1e} (onnxruntime on the CPU, {' and '.join(compared)})"
+    )
+    if bundle is not None:
+        print(f"{bundle}: README.md says how to ask it from Python, C++ and curl, and how to serve it")
+
+
+def recordings(folder: Path, sample_rate: int) -> "list[Tensor]":
+    """Sounds of a folder, at any depth, spread evenly over their names; broken ones are left out.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    from fastloaa.audio import AudioError, load_audio
+    from fastloaa.cli.predict import sound_files
+
+    paths = sound_files([str(folder)])
+    clips = []
+    for path in paths[:: -(-len(paths) // RECORDINGS)]:
+        try:
+            clips.append(load_audio(path, sample_rate))
+        except AudioError as error:
+            typer.echo(f"left out: {error}", err=True)
+    if not clips:
+        raise FileNotFoundError(f"{folder}: no recording in it can be read")
+    return clips

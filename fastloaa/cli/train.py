@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
-    from fastloaa.training import Recipe
+    from fastloaa.training import Recipe, Result
 
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the result; an interrupted run in it goes on.")],
     data: Annotated[
-        str | None, typer.Option(help="ESC-50's layout (meta/esc50.csv, audio/) or one folder of sounds per class.")
+        str | None,
+        typer.Option(
+            help="A folder of sounds per class, ESC-50, Speech Commands, EPIC-SOUNDS, AudioSet, or a split.csv."
+        ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="loaa, probe (head alone) or full (everything). Default: loaa.")
+        str | None,
+        typer.Option(help="loaa, parallel, probe, full, convpass, aat, lora or prompt. Default: loaa."),
     ] = None,
     attn: Annotated[
         str | None, typer.Option(help="Adapter beside attention: time, freq, linear, '[3, 3]' or none. Default: time.")
@@ -35,7 +39,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Largest learning rate. Default: 5e-4.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
     test_fold: Annotated[
-        int | None, typer.Option(help="For ESC-50's layout: the fold to test on, 1 to 5. Default: 1.")
+        int | None, typer.Option(help="For sets in folds, such as ESC-50: the one to test on. Default: 1.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file to start from; the options here change it.")] = None,
     assignments: Annotated[
@@ -46,13 +50,17 @@ def train(
 ) -> None:
     """Train a model on a folder of sounds, and test it once with the best weights.
 
-    The folder then holds recipe.yaml (all settings), metrics.jsonl (a line per epoch), result.json, and the weights.
+    The folder then holds recipe.yaml (all settings), metrics.jsonl (a line per epoch), result.json, the weights, and
+    curves.png and confusion.png to look at.
 
     Example: fastloaa train --data sounds --out runs/sounds --weights timm --epochs 10
+
+    On two GPUs: accelerate launch --num_processes 2 -m fastloaa.cli train --data sounds --out runs/sounds
     """
     from rich.console import Console
 
     from fastloaa.training import train as run
+    from fastloaa.training.distributed import process_state
 
     named = {
         "data": data,
@@ -77,10 +85,21 @@ def train(
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from the last checkpoint in {out}")
         raise typer.Exit(130) from None
-    chosen = f"epoch {result.chosen_epoch}, the {'best by validation' if result.chosen_by == 'validation' else 'last'}"
-    print(
-        f"test accuracy {result.test.accuracy:.1%} of {result.test.clips} clips ({chosen}); loss {result.test.loss:.4f}"
-    )
+    processes = process_state()
+    if processes.is_main_process:
+        _print(result, out)
+    processes.destroy_process_group()
+
+
+def _print(result: "Result", out: Path) -> None:
+    chosen = {
+        "validation": f"epoch {result.chosen_epoch}, the best by validation",
+        "last epoch": f"epoch {result.chosen_epoch}, the last",
+        "average": f"the average of the epochs up to {result.chosen_epoch}",
+    }
+    test = result.test
+    reached = f"mAP {test.mAP:.3f}" if test.accuracy is None else f"accuracy {test.accuracy:.1%}"
+    print(f"test {reached} of {test.clips} clips ({chosen[result.chosen_by]}); loss {test.loss:.4f}")
     if result.broken_files:
         print(f"{len(result.broken_files)} files could not be read and were left out; result.json names them")
     print(
@@ -108,9 +127,11 @@ def assemble(
         for name, value in method_options.items()
         if value is not None
     }
-    if given.get("method", values.get("method")) != values.get("method"):
-        values.pop("method_options", None)  # they belong to the method of the file
     if given.get("weights") == "none":
         given["weights"] = None
-    values = merged(values, given | ({"method_options": options} if options else {}))
-    return Recipe.from_dict(merged(values, parse_assignments(assignments)))
+    changes = merged(given | ({"method_options": options} if options else {}), parse_assignments(assignments))
+    for choice in ("method", "schedule"):
+        before = values.get(choice, getattr(Recipe, choice))
+        if changes.get(choice, before) != before:
+            values.pop(f"{choice}_options", None)  # they belong to the choice of the file
+    return Recipe.from_dict(merged(values, changes))

@@ -2,9 +2,11 @@
 
 from fastloaa.methods import OptionError
 from fastloaa.training.errors import RunError, TrainingError
-from fastloaa.training.evaluation import Evaluation, evaluate
+from fastloaa.training.evaluation import evaluate
 from fastloaa.training.recipe import Recipe
-from fastloaa.training.run import Result, load_run, train
+from fastloaa.training.result import Result
+from fastloaa.training.run import load_run, train
+from fastloaa.training.scores import Evaluation
 
 __all__ = [
     "Evaluation",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fastloaa.adapter_file import backbone_fingerprint
-from fastloaa.audio import FrontEnd
+from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
 from fastloaa.data import AudioSplits
 from fastloaa.grid import pair
 from fastloaa.methods import OptionError
@@ -21,6 +21,7 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     Raises:
         DataError: the frames are to be measured and no training clip can be read.
     """
+    rate = FRONT_ENDS[recipe.front_end].frames_per_second
     return {
         "num_classes": len(splits.classes),
         "labels": list(splits.classes),
@@ -28,7 +29,8 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
         "backbone_options": dict(recipe.backbone_options),
         "patch": pair(recipe.patch),
         "stride": pair(recipe.stride),
-        "frames": recipe.frames or measure_frames(splits.train, pair(recipe.patch)[1]),
+        "front_end": recipe.front_end,
+        "frames": recipe.frames or measure_frames(splits.train, pair(recipe.patch)[1], rate),
         "mel_bins": recipe.mel_bins,
         "sample_rate": recipe.sample_rate,
         "mean": recipe.mean,
@@ -36,14 +38,15 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     }
 
 
-def build_front_end(config: dict[str, Any]) -> FrontEnd:
+def build_front_end(config: dict[str, Any]) -> FrontEnd | EpicSoundsFrontEnd:
     """The model's front end but for mean and std.
 
     Raises:
         OptionError: mel bins or a sample rate that it refuses.
     """
     try:
-        return FrontEnd(config["frames"], config["mel_bins"], config["sample_rate"])
+        kind = FRONT_ENDS[config.get("front_end", FrontEnd.kind)]
+        return kind(config["frames"], config["mel_bins"], config["sample_rate"])
     except ValueError as error:
         raise OptionError(str(error)) from error
 

@@ -1,7 +1,7 @@
 """Where a run stands: one safetensors file that is replaced as a whole, so that a kill at any moment leaves a good one.
 
-Tensors: `model/<name>` (what trains, live), `optimiser/<name>/<key>`, `best/<name>` (chosen so far, if any); everything
-else is JSON in the file's metadata. No code is stored in it.
+Tensors: `model/<name>` (what trains, live), `optimiser/<name>/<key>`, `best/<name>` (chosen so far, if any),
+`average/<name>` (if asked for); everything else is JSON in the file's metadata. No code is stored in it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -19,12 +19,12 @@ class Score:
     """What an epoch reached on the validation clips."""
 
     epoch: int  # counted from 1
-    accuracy: float
+    value: float  # of the recipe's metric
     loss: float
 
     def beats(self, other: "Score | None") -> bool:
-        """Higher accuracy, or the same with a lower loss; the earlier epoch keeps a draw."""
-        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        """A higher value, or the same with a lower loss; the earlier epoch keeps a draw."""
+        return other is None or (self.value, -self.loss) > (other.value, -other.loss)
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Checkpoint:
         model_config: `AST.config()`, so that frames, mean and std need not be measured again.
         origin: fingerprints of what training started from, "data" and "backbone".
         scaler: state of the fp16 loss scaler, {} without one.
-        weights, optimiser, best: tensors by name.
+        weights, optimiser, best, average: tensors by name.
     """
 
     position: Position
@@ -67,9 +67,10 @@ class Checkpoint:
     weights: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     best: dict[str, Tensor]
+    average: dict[str, Tensor]
 
     def save(self, path: Path) -> None:
-        parts = {"model": self.weights, "optimiser": self.optimiser, "best": self.best}
+        parts = {name: getattr(self, field) for name, field in _PARTS.items()}
         tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         metadata = {
             "kind": "checkpoint",
@@ -89,7 +90,7 @@ class Checkpoint:
         tensors, metadata = read_safetensors(path)
         if metadata.get("kind") != "checkpoint":
             raise FileError(f"{path}: not a checkpoint; start again with --overwrite")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "best": {}}
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
         for entry, tensor in tensors.items():
             part, name = entry.split("/", 1)
             parts[part][name] = tensor
@@ -98,10 +99,12 @@ class Checkpoint:
             model_config=metadata["model"],
             origin=metadata["origin"],
             scaler=metadata["scaler"],
-            weights=parts["model"],
-            optimiser=parts["optimiser"],
-            best=parts["best"],
+            **{field: parts[name] for name, field in _PARTS.items()},
         )
+
+
+_PARTS = {"model": "weights", "optimiser": "optimiser", "best": "best", "average": "average"}
+"""What a tensor's name begins with, and the field that it is in."""
 
 
 def changing_state(model: nn.Module) -> dict[str, Tensor]:
@@ -124,3 +127,16 @@ def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     if differing := changing_state(model).keys() ^ state.keys():
         raise FileError(f"the checkpoint and the model differ in {min(differing)}; start again with --overwrite")
     model.load_state_dict(state, strict=False)
+
+
+def average_in(average: dict[str, Tensor], state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The mean of `count` states, from the mean of those before and the last one; what is no float is the last one's.
+
+    Args:
+        average: on the CPU, empty for the first.
+        state: from `copy_of_state`.
+    """
+    return {
+        name: average[name].lerp(tensor, 1 / count) if count > 1 and tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }

@@ -1,54 +1,21 @@
-"""Accuracy and loss of a model on clips."""
+"""How well a model does on clips."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fastloaa.audio import FrontEnd
+from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd
 from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, Sample, collate
 from fastloaa.models import AST
+from fastloaa.training.distributed import gather_rows, own_share
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.loss import clip_losses
 from fastloaa.training.precision import autocast, resolve_precision
 from fastloaa.training.recipe import Loss, Precision
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model reaches on some clips.
-
-    Attributes:
-        clips: how many were read and counted.
-        accuracy: share of them whose largest logit is the right one.
-        loss: mean over clips.
-        confusion: [classes][classes], how many clips of the class in the row were taken for that in the column.
-        broken: one-line errors of files that could not be read; they do not count.
-    """
-
-    clips: int
-    accuracy: float
-    loss: float
-    confusion: list[list[int]]
-    broken: tuple[str, ...]
-
-    def per_class(self, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """For each class: its clips, the share that was recognised (accuracy), and what it was most often taken for."""
-        table = {}
-        for row, label in enumerate(labels):
-            counts = self.confusion[row]
-            clips, wrong = sum(counts), [0 if column == row else count for column, count in enumerate(counts)]
-            table[label] = {
-                "clips": clips,
-                "accuracy": counts[row] / clips if clips else None,
-                "taken_for": labels[wrong.index(max(wrong))] if any(wrong) else None,
-            }
-        return table
+from fastloaa.training.scores import Evaluation, score
 
 
 def evaluate(
@@ -59,25 +26,36 @@ def evaluate(
     workers: int = 0,
     loss: Loss = "cross_entropy",
     precision: Precision = "auto",
+    multi_label: bool = False,
 ) -> Evaluation:
     """Run `model` over `clips` where it is, without augmentation; the model's mode is left as it was.
+
+    In several processes (`accelerate launch`, `torchrun`) all of them call it: each runs its share of the clips, and
+    all get the whole result.
 
     Args:
         batch_size, workers: of the DataLoader.
         loss: "cross_entropy" or "bce".
         precision: as in a `Recipe`.
+        multi_label: clips may have several labels; there is no accuracy then.
 
     Raises:
-        DataError: clips with several labels, or not one that can be read.
+        DataError: clips with several labels unless `multi_label`, or not one that can be read.
         TrainingError: the model's answers are not finite.
     """
-    return evaluate_batches(model, evaluation_loader(model, clips, batch_size, workers), loss=loss, precision=precision)
+    loader = evaluation_loader(model, clips, batch_size, workers, multi_label)
+    return evaluate_batches(model, loader, loss=loss, precision=precision, multi_label=multi_label)
 
 
-def evaluation_loader(model: AST, clips: Sequence[Clip], batch_size: int, workers: int) -> DataLoader[Sample]:
-    """Batches of the clips in their order; a loader that is used again decodes no file twice, memory allowing."""
+def evaluation_loader(
+    model: AST, clips: Sequence[Clip], batch_size: int, workers: int, multi_label: bool = False
+) -> DataLoader[Sample]:
+    """Batches of the clips in their order; a loader that is used again decodes no file twice, memory allowing.
+
+    Of several processes each has batches of its share of the clips.
+    """
     return DataLoader(
-        clip_dataset(model.front_end, clips, model.num_classes),
+        clip_dataset(model.front_end, clips[own_share(len(clips))], model.num_classes, multi_label),
         batch_size,
         num_workers=workers,
         collate_fn=collate,
@@ -85,50 +63,51 @@ def evaluation_loader(model: AST, clips: Sequence[Clip], batch_size: int, worker
     )
 
 
-def clip_dataset(front_end: FrontEnd, clips: Sequence[Clip], num_classes: int) -> ClipDataset:
+def clip_dataset(
+    front_end: FrontEnd | EpicSoundsFrontEnd, clips: Sequence[Clip], num_classes: int, multi_label: bool = False
+) -> ClipDataset:
     """The clips at the rate of the front end, cut to what it reads.
 
     Raises:
-        DataError: clips with several labels.
+        DataError: clips with several labels unless `multi_label`.
     """
     for clip in clips:
-        if len(clip.labels) != 1:
-            raise DataError(
-                f"{clip.path} has {len(clip.labels)} labels; training and accuracy expect one for each clip"
-            )
+        if len(clip.labels) != 1 and not multi_label:
+            raise DataError(f"{clip} has {len(clip.labels)} labels, expected one; multi_label=True takes several")
     return ClipDataset(clips, front_end.sample_rate, num_classes, front_end.samples / front_end.sample_rate)
 
 
 @torch.inference_mode()
-def evaluate_batches(model: AST, loader: DataLoader[Sample], loss: Loss, precision: Precision) -> Evaluation:
+def evaluate_batches(
+    model: AST, loader: DataLoader[Sample], *, loss: Loss, precision: Precision, multi_label: bool = False
+) -> Evaluation:
     """`evaluate` over a loader from `evaluation_loader`."""
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
-    confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
-    losses: list[Tensor] = []
-    broken = BrokenFiles(len(loader.dataset))  # type: ignore[arg-type]
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []  # (logits, targets, losses) of a batch
+    errors: list[str] = []
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
-            broken.add(batch)
+            errors += batch.broken
             if len(batch):
                 batch = batch.to(device)
                 log_mel = model.front_end(batch.waveform, batch.lengths)
                 with autocast(precision, device):
                     logits = model(log_mel).float()
-                confusion.update(logits, batch.targets.argmax(1))
-                losses.append(clip_losses(logits, batch.targets, loss))
+                rows.append((logits, batch.targets, clip_losses(logits, batch.targets, loss)))
     finally:
         model.train(was_training)
-    mean_loss = torch.cat(losses).cpu().double().mean().item()
-    if not math.isfinite(mean_loss):
-        raise TrainingError(f"the model's loss is {mean_loss}, expected a finite one; its weights are not usable")
-    counts = confusion.compute().cpu()
-    return Evaluation(
-        clips=int(counts.sum()),
-        accuracy=int(counts.trace()) / int(counts.sum()),
-        loss=mean_loss,
-        confusion=counts.tolist(),
-        broken=tuple(broken.errors),
+    broken = dict.fromkeys(gather_object(errors))
+    none = torch.zeros(0, model.num_classes, device=device)
+    logits, targets, losses = (
+        gather_rows(torch.cat(part)) for part in zip((none, none, none[:, 0]), *rows, strict=True)
     )
+    if not len(logits):
+        known = BrokenFiles(len(broken))
+        known.errors.update(broken)
+        raise DataError(f"{known.summary() or 'there are no clips'}; none is left, check the data")
+    if not losses.isfinite().all():
+        raise TrainingError(f"the model's loss is {losses.mean()}, expected a finite one; its weights are not usable")
+    return score(logits, targets, losses, loss=loss, multi_label=multi_label, broken=tuple(broken))

@@ -2,28 +2,42 @@
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastloaa.audio import SpecAugment, mixup, noise_and_roll
-from fastloaa.data import Batch, BrokenFiles, ClipDataset, Sample, collate
+from fastloaa.data import Batch, BrokenFiles, ClipDataset, Sample
 from fastloaa.models import AST
-from fastloaa.training.checkpoint import Checkpoint, Position, Score, changing_state, copy_of_state, load_state
+from fastloaa.training.checkpoint import (
+    Checkpoint,
+    Position,
+    Score,
+    average_in,
+    changing_state,
+    copy_of_state,
+    load_state,
+)
+from fastloaa.training.distributed import collate_share, gather_batch, share
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.evaluation import evaluate_batches
 from fastloaa.training.loss import clip_losses
 from fastloaa.training.metrics import MetricsFile
 from fastloaa.training.optimiser import build_optimiser, load_optimiser_state, optimiser_state
 from fastloaa.training.progress import TrainingProgress
-from fastloaa.training.randomness import EpochBatches, seed_step
-from fastloaa.training.recipe import Recipe
+from fastloaa.training.randomness import EpochBatches, seed_part, seed_step
+from fastloaa.training.recipe import Metric, Recipe
+from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.schedule import learning_rate
+from fastloaa.training.scores import Evaluation
+from fastloaa.training.trackers import open_trackers
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Chosen:
     """Which epoch's weights a run ends with, counted from 1, and why."""
 
     epoch: int
-    by: str  # "validation" or "last epoch"
+    by: str  # "validation", "last epoch" or "average" of the epochs up to this one
     validation: Score | None
 
 
@@ -43,9 +57,10 @@ class Trainer:
         recipe: epochs, optimiser, loss, augmentation, seed; what it says of data and model has been done by now.
         train: the training clips.
         validation: batches of the validation clips, from `evaluation_loader`; None chooses the last epoch.
-        accelerator: device and precision.
+        accelerator: device, precision, processes.
+        metric: that chooses the epoch; "mAP" where clips have several labels.
+        run: the directory to write to; of several processes, the first one writes.
         origin: fingerprints of what training starts from, kept in the checkpoints.
-        checkpoint_path, metrics_path: the files to write.
         console: for progress.
     """
 
@@ -56,30 +71,37 @@ class Trainer:
         train: ClipDataset,
         *,
         validation: DataLoader[Sample] | None,
+        multi_label: bool,
+        metric: Metric,
         accelerator: Accelerator,
+        run: RunDirectory,
         origin: dict[str, str],
-        checkpoint_path: Path,
-        metrics_path: Path,
         console: Console,
     ) -> None:
-        self.model, self.recipe, self.accelerator, self.origin = model, recipe, accelerator, origin
-        self.checkpoint_path, self.metrics_path = checkpoint_path, metrics_path
-        # The same model under the accelerator's precision; `self.model` stays the one with attributes and names.
+        self.model, self.recipe, self.accelerator, self.origin, self.run = model, recipe, accelerator, origin, run
+        self.multi_label, self.metric = multi_label, metric
+        model.backbone.set_grad_checkpointing(recipe.checkpoint_activations)
+        # The same model as training runs it: in the accelerator's precision, compiled, with gradients averaged over
+        # processes. `self.model` stays the one with attributes and names.
         self.forward, self.optimiser = accelerator.prepare(model, build_optimiser(model, recipe))
-        self.order = EpochBatches(len(train), recipe.batch_size, recipe.seed)
+        self.schedule = recipe.build_schedule()
+        self.order = EpochBatches(
+            len(train), recipe.batch_size, recipe.seed, accelerator.process_index, accelerator.num_processes
+        )
         self.loader = DataLoader(
             train,
             batch_sampler=self.order,
             num_workers=recipe.workers,
-            collate_fn=collate,
+            collate_fn=partial(collate_share, num_classes=model.num_classes),
             persistent_workers=recipe.workers > 0,
         )
         self.validation = validation
         self.augment = SpecAugment(recipe.freq_mask, recipe.time_mask)
         self.position = Position()
         self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
         self.broken = BrokenFiles(len(train))
-        self.progress = TrainingProgress(console, recipe.epochs, self.order.per_epoch)
+        self.progress = TrainingProgress(console, recipe.epochs, self.order.per_epoch, metric)
 
     def fit(self) -> Chosen:
         """Train to the last epoch and leave the chosen weights in the model.
@@ -88,19 +110,21 @@ class Trainer:
             TrainingError: a loss that is not finite.
             DataError: no training clip can be read.
         """
-        metrics = MetricsFile(self.metrics_path, self.position.epoch)
+        writes = self.accelerator.is_main_process
+        metrics = MetricsFile(self.run.metrics, self.position.epoch) if writes else None
+        trackers = open_trackers(self.recipe.trackers if writes else (), self.run, self.position.step)
         self.model.train()
         with self.progress:
             while self.position.epoch < self.recipe.epochs:
                 self._train_epoch()
                 row = self._end_epoch()
-                metrics.append(row)
+                if metrics is not None:
+                    metrics.append(row)
+                    for tracker in trackers:
+                        tracker.epoch(metrics.rows)
                 self.progress.epoch(row, self.position)
                 self.save()
-        if self.position.best is None:
-            return Chosen(self.position.epoch, "last epoch", None)
-        load_state(self.model, self.best)
-        return Chosen(self.position.best.epoch, "validation", self.position.best)
+        return self._choose()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where the checkpoint was written; what follows is as if nothing had happened.
@@ -112,11 +136,13 @@ class Trainer:
         load_optimiser_state(self.model, self.optimiser, checkpoint.optimiser)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
-        self.position, self.best = checkpoint.position, checkpoint.best
+        self.position, self.best, self.average = checkpoint.position, checkpoint.best, checkpoint.average
         self.broken.errors.update(dict.fromkeys(self.position.broken))
 
     def save(self) -> None:
         """Write a checkpoint; the one before stays until it is complete."""
+        if not self.accelerator.is_main_process:
+            return
         scaler = self.accelerator.scaler
         Checkpoint(
             position=self.position,
@@ -126,14 +152,16 @@ class Trainer:
             weights=changing_state(self.model),
             optimiser=optimiser_state(self.model, self.optimiser),
             best=self.best,
-        ).save(self.checkpoint_path)
+            average=self.average,
+        ).save(self.run.checkpoint)
 
     def _train_epoch(self) -> None:
         """The rest of the epoch that the position is in."""
         position = self.position
         self.order.start_at(position.epoch, position.batch)
         since = time.perf_counter()
-        for batch in self.loader:
+        for own in self.loader:
+            batch = gather_batch(own.to(self.accelerator.device))
             for error in self.broken.add(batch):
                 self.progress.say(f"left out: {error}")
                 position.broken.append(error)
@@ -151,36 +179,60 @@ class Trainer:
             since = time.perf_counter()
 
     def _step(self, batch: Batch) -> float:
-        """One optimiser step; returns the mean loss of its clips."""
-        recipe, step = self.recipe, self.position.step
-        seed_step(recipe.seed, step)
+        """One optimiser step; returns the mean loss of its clips, of all processes together."""
+        recipe, step, processes = self.recipe, self.position.step, self.accelerator.num_processes
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step)
-        files, batch = batch.paths, batch.to(self.accelerator.device)
-        waveform, targets = batch.waveform, batch.targets
-        if recipe.mixup:
-            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, batch.lengths)
-        log_mel = self.model.front_end(waveform, batch.lengths, self.augment)
-        if recipe.noise_and_roll:
-            log_mel = noise_and_roll(log_mel)
-        loss = clip_losses(self.forward(log_mel), targets, recipe.loss, recipe.label_smoothing).mean()
-        self.accelerator.backward(loss)
+        log_mel, targets = self._augmented(batch)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(recipe.accumulate):
+            position = self.accelerator.process_index * recipe.accumulate + part
+            rows = share(len(batch), position, processes * recipe.accumulate)
+            is_last = part == recipe.accumulate - 1
+            seed_part(recipe.seed, step, position)
+            with nullcontext() if is_last else self.accelerator.no_sync(self.forward):
+                loss = self._loss_sum(log_mel, targets, rows) / len(batch)
+                self.accelerator.backward(loss * processes)  # their gradients are averaged, this makes it the sum
+            total += loss.detach()
         if recipe.grad_clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        value = loss.item()  # waits for the device, so as late as can be
+        value = self.accelerator.reduce(total, "sum").item()  # waits for the device, so as late as can be
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step} (epoch {self.position.epoch + 1}); lower lr, set grad_clip, or "
-                f"look at the batch's files: {', '.join(files)}"
+                f"look at the batch's files: {', '.join(batch.paths)}"
             )
         return value
 
+    def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-mel and targets of the batch; every process draws the same, for all of it."""
+        recipe = self.recipe
+        seed_step(recipe.seed, self.position.step)
+        waveform, targets = batch.waveform, batch.targets
+        if recipe.mixup:
+            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, batch.lengths)
+        log_mel = self.model.front_end(waveform, batch.lengths, self.augment)
+        return (noise_and_roll(log_mel) if recipe.noise_and_roll else log_mel), targets
+
+    def _loss_sum(self, log_mel: Tensor, targets: Tensor, rows: slice) -> Tensor:
+        """Sum of the losses of some rows, with a gradient even where there are none: all processes average theirs."""
+        some = rows if rows.stop > rows.start else slice(0, 1)
+        losses = clip_losses(self.forward(log_mel[some]), targets[some], self.recipe.loss, self.recipe.label_smoothing)
+        return losses[: rows.stop - rows.start].sum()
+
     def _learning_rate(self, step: int) -> float:
         recipe, per_epoch = self.recipe, self.order.per_epoch
-        warmup_steps = round(recipe.warmup_epochs * per_epoch)
-        return learning_rate(step, recipe.epochs * per_epoch, warmup_steps, recipe.lr, recipe.min_lr)
+        return learning_rate(
+            self.schedule,
+            step,
+            lr=recipe.lr,
+            epochs=recipe.epochs,
+            steps_per_epoch=per_epoch,
+            warmup_steps=round(recipe.warmup_epochs * per_epoch),
+            warmup_lr=recipe.warmup_lr,
+        )
 
     def _end_epoch(self) -> dict[str, Any]:
         """Validate, keep the best weights, and turn to the next epoch; returns the row of metrics.jsonl."""
@@ -191,20 +243,43 @@ class Trainer:
             "lr": self._learning_rate(position.step - 1),
             "train_loss": position.loss_sum / position.clips,
             "validation_accuracy": None,
+            "validation_mAP": None,
             "validation_loss": None,
             "seconds": position.epoch_seconds,
             "clips_per_second": position.clips / position.epoch_seconds,
         }
         if self.validation is not None:
-            found = evaluate_batches(self.model, self.validation, self.recipe.loss, self.recipe.precision)
-            row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+            found, score = self._validate(self.validation, position.epoch + 1)
+            row |= {f"validation_{name}": getattr(found, name) for name in ("accuracy", "mAP", "loss")}
             for error in found.broken:
                 if error not in position.broken_validation:
                     self.progress.say(f"left out: {error}")
                     position.broken_validation.append(error)
-            score = Score(position.epoch + 1, found.accuracy, found.loss)
             if score.beats(position.best):
                 position.best, self.best = score, copy_of_state(self.model)
         position.epoch += 1
         position.batch, position.clips, position.loss_sum, position.epoch_seconds = 0, 0, 0.0, 0.0
+        averaged = position.epoch - (self.recipe.epochs - (self.recipe.average_epochs or 0))
+        if averaged > 0:
+            self.average = average_in(self.average, copy_of_state(self.model), averaged)
         return row
+
+    def _validate(self, loader: DataLoader[Sample], epoch: int) -> tuple[Evaluation, Score]:
+        """What the model reaches after an epoch, in full and as the choice of an epoch sees it."""
+        recipe = self.recipe
+        found = evaluate_batches(
+            self.model, loader, loss=recipe.loss, precision=recipe.precision, multi_label=self.multi_label
+        )
+        return found, Score(epoch, getattr(found, self.metric), found.loss)
+
+    def _choose(self) -> Chosen:
+        """Leave the weights in the model that the run ends with."""
+        position = self.position
+        if self.average:
+            load_state(self.model, self.average)
+            score = None if self.validation is None else self._validate(self.validation, position.epoch)[1]
+            return Chosen(position.epoch, "average", score)
+        if position.best is None:
+            return Chosen(position.epoch, "last epoch", None)
+        load_state(self.model, self.best)
+        return Chosen(position.best.epoch, "validation", position.best)

@@ -4,17 +4,16 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import soundfile
 from torch import Tensor
 
-from fastloaa.audio import FrontEnd, measure_statistics
-from fastloaa.data import Batch, BrokenFiles, Clip, DataError
+from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd, measure_statistics
+from fastloaa.audio.decode import AudioError
+from fastloaa.data import Batch, BrokenFiles, Clip, DataError, clip_seconds
 
-FRAMES_PER_SECOND = 100
 MAX_FRAMES = 1024
 
 
-def measure_frames(clips: Sequence[Clip], patch_frames: int) -> int:
+def measure_frames(clips: Sequence[Clip], patch_frames: int, frames_per_second: int = 100) -> int:
     """Frames that 95% of the clips fit into, rounded up to whole patches, at most 1024.
 
     Only headers are read; files that are no sound are passed over.
@@ -25,17 +24,19 @@ def measure_frames(clips: Sequence[Clip], patch_frames: int) -> int:
     seconds = []
     for clip in clips:
         try:
-            seconds.append(soundfile.info(clip.path).duration)
-        except (soundfile.SoundFileError, TypeError):  # TypeError: headerless formats, known by their suffix
+            seconds.append(clip_seconds(clip))
+        except AudioError:
             continue
     if not seconds:
-        raise DataError(f"none of {len(clips)} training clips can be read, such as {clips[0].path}; check the data")
-    frames = float(np.percentile(seconds, 95)) * FRAMES_PER_SECOND
+        raise DataError(f"none of {len(clips)} training clips can be read, such as {clips[0]}; check the data")
+    frames = float(np.percentile(seconds, 95)) * frames_per_second
     patches = math.ceil(round(frames / patch_frames, 6))  # 1.28 s are 128 frames, whatever its binary digits say
     return min(max(patches, 1), MAX_FRAMES // patch_frames) * patch_frames
 
 
-def measure_normalisation(front_end: FrontEnd, batches: Iterable[Batch], clips: int) -> tuple[float, float]:
+def measure_normalisation(
+    front_end: FrontEnd | EpicSoundsFrontEnd, batches: Iterable[Batch], clips: int
+) -> tuple[float, float]:
     """Mean and standard deviation of the clips' log-mel values, as far as `front_end` reads them.
 
     Args:

@@ -8,12 +8,20 @@ from typing import Any
 from fastloaa.files import replacing
 
 
+def read_metrics(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 class MetricsFile:
     """Appends a line per epoch. Opening it drops the lines of epochs that the checkpoint does not know of.
 
     Args:
         path: of the file.
         epochs: how many of its lines to keep.
+
+    Attributes:
+        rows: what the file holds.
     """
 
     def __init__(self, path: Path, epochs: int) -> None:
@@ -21,7 +29,9 @@ class MetricsFile:
         lines = path.read_text().splitlines(keepends=True)[:epochs] if path.exists() else []
         with replacing(path) as temporary:
             temporary.write_text("".join(lines))
+        self.rows = read_metrics(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self.rows.append(row)

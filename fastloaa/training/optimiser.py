@@ -1,4 +1,4 @@
-"""AdamW over what trains, and its state by parameter name."""
+"""Adam and AdamW over what trains, and their state by parameter name."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastloaa.models import AST
-from fastloaa.training.recipe import Recipe
+from fastloaa.training.recipe import OptimiserName, Recipe
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -16,11 +16,17 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def build_optimiser(model: AST, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW on the parameters that train; no weight decay on norms, biases, position embeddings and class tokens."""
+OPTIMISERS: dict[OptimiserName, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+def build_optimiser(model: AST, recipe: Recipe) -> torch.optim.Adam:
+    """The recipe's, on the parameters that train; no weight decay on norms, biases, position embeddings, class tokens.
+
+    Adam adds the decay to the gradient (L2, as AST's recipes have it), AdamW takes it off the weights.
+    """
     without_decay = [f"backbone.{name}" for name in model.backbone.no_weight_decay()]
     groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=without_decay)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    return OPTIMISERS[recipe.optimiser](groups, lr=recipe.lr, betas=recipe.betas)
 
 
 def optimiser_state(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from fastloaa.methods import OptionError
 from fastloaa.training.recipe import Precision
@@ -27,3 +28,16 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """A context in which matrix products run in a resolved precision; weights and sums stay float32."""
     return torch.autocast(device.type, _DTYPES.get(precision), enabled=precision in _DTYPES)
+
+
+def freeze_in_bf16(model: nn.Module) -> None:
+    """Keep the frozen weights of linear layers and convolutions in bfloat16, half the memory; in place.
+
+    Autocast rounds these to bfloat16 at every use, so under it the model's outputs stay the same bit for bit. Norms and
+    embeddings, which it does not round, stay as they are.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()

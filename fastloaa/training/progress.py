@@ -8,6 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fastloaa.training.checkpoint import Position
+from fastloaa.training.recipe import Metric
+
+
+def show(value: float, metric: Metric) -> str:
+    """A metric as people write it: `83.3%`, `mAP 0.412`."""
+    return f"{value:.1%}" if metric == "accuracy" else f"{metric} {value:.3f}"
 
 
 class TrainingProgress:
@@ -16,10 +22,11 @@ class TrainingProgress:
     Args:
         console: where to; the bar is left out where it is no terminal.
         epochs, steps_per_epoch: how much there is to do.
+        metric: of the validation, to be shown.
     """
 
-    def __init__(self, console: Console, epochs: int, steps_per_epoch: int) -> None:
-        self.console, self.epochs, self.steps_per_epoch = console, epochs, steps_per_epoch
+    def __init__(self, console: Console, epochs: int, steps_per_epoch: int, metric: Metric = "accuracy") -> None:
+        self.console, self.epochs, self.steps_per_epoch, self.metric = console, epochs, steps_per_epoch, metric
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -51,8 +58,8 @@ class TrainingProgress:
     def epoch(self, row: dict[str, Any], position: Position) -> None:
         """A line for an epoch that is complete, from its row of metrics.jsonl."""
         words = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}", f"loss {row['train_loss']:.4f}"]
-        if row["validation_accuracy"] is not None:
-            words.append(f"validation {row['validation_accuracy']:.1%} (loss {row['validation_loss']:.4f})")
+        if (value := row[f"validation_{self.metric}"]) is not None:
+            words.append(f"validation {show(value, self.metric)} (loss {row['validation_loss']:.4f})")
         words += [f"{row['clips_per_second']:.0f} clips/s", f"{self._remaining(position)} left"]
         self.say("  ".join(words))
 

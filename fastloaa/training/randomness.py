@@ -6,7 +6,9 @@ import torch
 from numpy.random import SeedSequence
 from torch.utils.data import Sampler
 
-_ORDER, _STEP = 0, 1  # separate streams
+from fastloaa.training.distributed import share
+
+_ORDER, _STEP, _PART = 0, 1, 2  # separate streams
 
 
 def _seed(*position: int) -> int:
@@ -14,23 +16,30 @@ def _seed(*position: int) -> int:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed PyTorch's generators, on all devices, for one step: dropout, mixup, masks and noise follow from it."""
+    """Seed PyTorch's generators, on all devices, for one step: mixup, masks and noise follow from it."""
     torch.manual_seed(_seed(seed, _STEP, step))
+
+
+def seed_part(seed: int, step: int, part: int) -> None:
+    """Seed them for one part of a step's batch: dropout follows from it, and differs between the parts."""
+    torch.manual_seed(_seed(seed, _PART, step, part))
 
 
 class EpochBatches(Sampler[list[int]]):
     """The batches of an epoch as indices: a DataLoader's `batch_sampler`. The order is a function of (seed, epoch).
 
-    The last batch may be smaller.
+    The last batch may be smaller. Of several processes each has its share of every batch, which may be empty.
 
     Args:
         length: of the data set.
-        batch_size: clips of a batch.
+        batch_size: clips of a batch, of all processes together.
         seed: of the run.
+        index, processes: which process of how many this is.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, index: int = 0, processes: int = 1) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.index, self.processes = index, processes
         self.start_at(0, 0)
 
     def start_at(self, epoch: int, batch: int) -> None:
@@ -48,4 +57,5 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(_seed(self.seed, _ORDER, self.epoch))
         order = torch.randperm(self.length, generator=generator)
-        yield from (batch.tolist() for batch in order.split(self.batch_size)[self.first :])
+        for batch in order.split(self.batch_size)[self.first :]:
+            yield batch[share(len(batch), self.index, self.processes)].tolist()

@@ -11,9 +11,14 @@ import yaml
 from fastloaa.files import replacing
 from fastloaa.methods import Method, OptionError, build_method
 from fastloaa.methods.options import build, check_types
+from fastloaa.training.schedule import Schedule, ScheduleName, build_schedule
 
+FrontEndName = Literal["ast", "epic-sounds"]
 Loss = Literal["cross_entropy", "bce"]
+Metric = Literal["accuracy", "mAP"]
+OptimiserName = Literal["adamw", "adam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Tracker = Literal["tensorboard", "csv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +29,9 @@ class Recipe:
         OptionError: a value of the wrong type or out of range, or what the method refuses.
     """
 
-    # Data: ESC-50's layout or label/clip.wav folders (fastloaa.data.load_splits).
+    # Data: any of the layouts of fastloaa.data.load_splits.
     data: str
-    test_fold: int = 1  # of ESC-50's five
+    test_fold: int = 1  # for data sets in folds
     validation: float | None = None  # fraction of the training clips to choose the epoch by; None = layout's default
 
     # Method: what is inserted and what trains (fastloaa.methods).
@@ -38,19 +43,23 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
     sample_rate: int = 16000  # Hz
-    frames: int | None = None  # of 10 ms; None = what 95% of the training clips fit into, at most 1024
+    front_end: FrontEndName = "ast"  # "epic-sounds" for that data set's own (fastloaa.audio.EpicSoundsFrontEnd)
+    frames: int | None = None  # 100 a second, for epic-sounds 200; None = what 95% of the clips fit into, at most 1024
     mel_bins: int = 128
     patch: int | tuple[int, int] = 16  # one number or (frequency, time)
     stride: int | tuple[int, int] = 16
     mean: float | None = None  # of the log-mel values; mean and std None = measured on the training clips
     std: float | None = None
 
-    # Optimiser: AdamW, linear warm-up, then cosine from lr down to min_lr.
+    # Optimiser, and the learning rate: linear warm-up from warmup_lr, then a schedule (fastloaa.training.schedule).
     epochs: int = 25
-    batch_size: int = 48
+    batch_size: int = 48  # clips of a step, however it is divided
+    optimiser: OptimiserName = "adamw"
     lr: float = 5e-4  # suits adapters and the probe; full fine-tuning wants a fifth of it or less
-    min_lr: float = 0.0
     warmup_epochs: float = 1.0
+    warmup_lr: float = 0.0
+    schedule: ScheduleName = "cosine"
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. {factor: 0.85, from_epoch: 5}
     weight_decay: float = 1e-4  # none on norms and biases
     betas: tuple[float, float] = (0.9, 0.999)
     grad_clip: float | None = None  # largest norm of the gradient; None = no limit
@@ -64,15 +73,25 @@ class Recipe:
     time_mask: int = 24  # and in frames
     noise_and_roll: bool = False
 
+    # Which weights it ends with.
+    metric: Metric | None = None  # that chooses the epoch; None = mAP where clips have several labels, else accuracy
+    average_epochs: int | None = None  # the average of the last so many epochs' weights, in place of the best epoch's
+
     # How it runs.
     precision: Precision = "auto"  # bf16 on CUDA devices that have it, else fp32
+    frozen_bf16: bool = False  # keep frozen matrices in bf16; with precision bf16 this changes no result
+    accumulate: int = 1  # parts that a batch is run in, one after the other, to save memory
+    checkpoint_activations: bool = False  # recompute activations in the backward pass, to save memory
+    compile: bool = False  # torch.compile for training
     seed: int = 0
     workers: int = 0  # processes that decode files; 0 is fastest for data that fits into memory
     checkpoint_every: int | None = None  # steps between checkpoints, besides the one after each epoch
+    trackers: tuple[Tracker, ...] = ()  # besides metrics.jsonl: tensorboard, csv
 
     def __post_init__(self) -> None:
         check_types(self)
         self.build_method()
+        self.build_schedule()
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= low:  # NaN compares false
@@ -88,8 +107,13 @@ class Recipe:
             raise OptionError(f"mixup is a probability in [0, 1], got {self.mixup}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise OptionError(f"betas are two numbers in [0, 1), got {list(self.betas)}")
-        if self.min_lr > self.lr:
-            raise OptionError(f"min_lr is at most lr={self.lr}, got {self.min_lr}")
+        for name, rate in {"warmup_lr": self.warmup_lr, "min_lr": self.schedule_options.get("min_lr", 0.0)}.items():
+            if rate > self.lr:
+                raise OptionError(f"{name} is at most lr={self.lr}, got {rate}")
+        for name, most in {"accumulate": self.batch_size, "average_epochs": self.epochs}.items():
+            if (getattr(self, name) or 0) > most:
+                limit = "batch_size" if name == "accumulate" else "epochs"
+                raise OptionError(f"{name} is at most {limit}={most}, got {getattr(self, name)}")
         if (self.mean is None) != (self.std is None):
             raise OptionError("mean and std go together: give both, or neither to have them measured")
         if self.label_smoothing and self.loss != "cross_entropy":
@@ -98,6 +122,10 @@ class Recipe:
     def build_method(self) -> Method:
         """The method with its options."""
         return build_method(self.method, self.method_options)
+
+    def build_schedule(self) -> Schedule:
+        """The schedule with its options."""
+        return build_schedule(self.schedule, self.schedule_options)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -145,8 +173,9 @@ class Recipe:
 
 
 _AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "checkpoint_every"), 1),
-    **dict.fromkeys(("min_lr", "warmup_epochs", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
+    **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
+    **dict.fromkeys(("average_epochs", "checkpoint_every"), 1),
+    **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
 }
 
 

@@ -1,93 +1,66 @@
 """A whole run: train, choose, test once; and its result loaded again."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-import fastloaa
 from fastloaa.adapt import trainable_parameters
 from fastloaa.data import AudioSplits, collate, load_splits
 from fastloaa.files import write_json
+from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.build import build_front_end, build_model, open_config
 from fastloaa.training.checkpoint import Checkpoint
-from fastloaa.training.errors import RunError, TrainingError
+from fastloaa.training.distributed import process_state
+from fastloaa.training.errors import RunError
 from fastloaa.training.evaluation import clip_dataset, evaluate, evaluation_loader
-from fastloaa.training.loop import Chosen, Trainer
+from fastloaa.training.loop import Trainer
 from fastloaa.training.measure import measure_normalisation
-from fastloaa.training.precision import resolve_precision
-from fastloaa.training.recipe import Recipe
+from fastloaa.training.metrics import read_metrics
+from fastloaa.training.plots import plot_confusion, plot_curves
+from fastloaa.training.precision import freeze_in_bf16, resolve_precision
+from fastloaa.training.recipe import Metric, Recipe
+from fastloaa.training.result import Result, build_result, device_name
 from fastloaa.training.rundir import RunDirectory
-
-
-@dataclass(frozen=True)
-class SplitScore:
-    """What the chosen weights reach on the test clips."""
-
-    accuracy: float
-    loss: float
-    clips: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run reached; `result.json` holds the same."""
-
-    method: str
-    method_options: dict[str, Any]
-    data: str
-    classes: list[str]
-    trainable_parameters: int
-    total_parameters: int
-    test: SplitScore
-    chosen_epoch: int  # counted from 1
-    chosen_by: str  # "validation" or "last epoch"
-    validation_accuracy: float | None
-    train_clips: int
-    seconds: float  # of training steps, without validation and checkpoints
-    broken_files: list[str]  # one-line errors of files left out, from all splits
-    weights_file: str
-    device: str
-    precision: str
-    seed: int
-    fastloaa: str
-    torch: str
 
 
 def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: Console | None = None) -> Result:
     """Train, choose the epoch, evaluate the test split once with the chosen weights, and leave it all in `out`.
 
     A run that was interrupted goes on when the same recipe is given the same folder; on the CPU its final weights are
-    then bit for bit those of a run that was not.
+    then bit for bit those of a run that was not. Started in several processes (`accelerate launch`, `torchrun`), they
+    train on the same batches together as one process would alone, and the first one writes; a run may go on with
+    another number of them. Only dropout depends on how a batch is divided.
 
     Args:
-        out: the run directory, see `RunDirectory`.
+        out: the run directory, see `RunDirectory`; all processes must see it.
         overwrite: replace what is in it.
         console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
 
     Raises:
         OptionError, DataError, RunError, TrainingError, FileError, WeightsError: one line each.
     """
-    console = console or Console()
-    splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     accelerator = _accelerator(recipe)
+    console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
+    splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
+    metric = _metric(recipe, splits)
     run = RunDirectory(out)
-    checkpoint = run.claim(recipe, overwrite)
+    with accelerator.main_process_first():
+        checkpoint = run.claim(recipe, overwrite) if accelerator.is_main_process else run.last_checkpoint()
     _say(console, splits.summary())
 
     origin = {"data": _fingerprint(splits)}
     _check_origin(run, origin, checkpoint)
     config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
     front_end = build_front_end(config)
-    clips = clip_dataset(front_end, splits.train, len(splits.classes))
+    clips = clip_dataset(front_end, splits.train, len(splits.classes), splits.multi_label)
     if config["mean"] is None:
         _say(console, f"measuring mean and standard deviation of {len(clips)} clips")
         loader = DataLoader(clips, recipe.batch_size, num_workers=recipe.workers, collate_fn=collate)
@@ -95,32 +68,49 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
         config["mean"], config["std"] = measure_normalisation(front_end, batches, len(clips))
     model, origin["backbone"] = build_model(recipe, config)
     _check_origin(run, origin, checkpoint)
+    if recipe.frozen_bf16:
+        freeze_in_bf16(model)
     _say(console, _description(model, recipe, accelerator))
-    if recipe.weights is None and trainable_parameters(model) < _parameters(model):
+    if recipe.weights is None and trainable_parameters(model) < sum(p.numel() for p in model.parameters()):
         _say(console, 'note: the frozen backbone is random; weights="timm" or a file makes it a trained one')
 
     validation = None
     if splits.validation:
-        validation = evaluation_loader(model, splits.validation, recipe.batch_size, recipe.workers)
+        validation = evaluation_loader(model, splits.validation, recipe.batch_size, recipe.workers, splits.multi_label)
     trainer = Trainer(
         model,
         recipe,
         clips,
         validation=validation,
+        multi_label=splits.multi_label,
+        metric=metric,
         accelerator=accelerator,
+        run=run,
         origin=origin,
-        checkpoint_path=run.checkpoint,
-        metrics_path=run.metrics,
         console=console,
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
         _say(console, f"going on after epoch {trainer.position.epoch}, step {trainer.position.step}")
     chosen = trainer.fit()
-    recipe.build_method().save(model, run.weights(recipe))
-    result = _test(model, recipe, splits, trainer, chosen)
-    write_json(run.result, asdict(result))
-    run.checkpoint.unlink()
+    test = evaluate(
+        model,
+        splits.test,
+        batch_size=recipe.batch_size,
+        workers=recipe.workers,
+        loss=recipe.loss,
+        precision=recipe.precision,
+        multi_label=splits.multi_label,
+    )
+    result = build_result(model, recipe, splits, trainer, chosen, test)
+    if accelerator.is_main_process:
+        recipe.build_method().save(model, run.weights(recipe))
+        plot_curves(read_metrics(run.metrics), metric, run.curves)
+        if test.confusion is not None:
+            plot_confusion(test.confusion, splits.classes, run.confusion)
+        write_json(run.result, asdict(result))
+        run.checkpoint.unlink()
+    accelerator.wait_for_everyone()
     return result
 
 
@@ -149,17 +139,34 @@ def load_run(run_dir: str | Path, weights: str | Path | None = None) -> AST:
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    """Device and precision.
+    """Device, precision, compilation and processes.
 
     Raises:
-        TrainingError: started on several processes.
+        OptionError: a precision that the device or another option does not take.
     """
-    precision = resolve_precision(recipe.precision, PartialState().device)
+    precision = resolve_precision(recipe.precision, process_state().device)
+    if recipe.frozen_bf16 and precision != "bf16":
+        raise OptionError(f'frozen_bf16 goes with precision "bf16", this runs in {precision}; set precision=bf16')
     AcceleratorState._reset_state()  # it keeps one precision for the life of a process; the last run's may differ
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
-    if accelerator.num_processes > 1:
-        raise TrainingError(f"training runs in one process, was started in {accelerator.num_processes}; start one")
-    return accelerator
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        dynamo_backend="inductor" if recipe.compile else "no",
+        # Its buffers are the front end's, which are everywhere the same.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def _metric(recipe: Recipe, splits: AudioSplits) -> Metric:
+    """What chooses the epoch.
+
+    Raises:
+        OptionError: a metric or a loss for one label per clip, where clips have several.
+    """
+    if splits.multi_label and recipe.loss != "bce":
+        raise OptionError(f"{splits.name} has several labels to a clip, loss {recipe.loss!r} takes one; set loss=bce")
+    if splits.multi_label and recipe.metric == "accuracy":
+        raise OptionError(f"{splits.name} has several labels to a clip, accuracy takes one; set metric=mAP")
+    return recipe.metric or ("mAP" if splits.multi_label else "accuracy")
 
 
 def _fingerprint(splits: AudioSplits) -> str:
@@ -177,55 +184,14 @@ def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpo
             )
 
 
-def _test(model: AST, recipe: Recipe, splits: AudioSplits, trainer: Trainer, chosen: Chosen) -> Result:
-    """Evaluate the test split and gather the result."""
-    test = evaluate(
-        model,
-        splits.test,
-        batch_size=recipe.batch_size,
-        workers=recipe.workers,
-        loss=recipe.loss,
-        precision=recipe.precision,
-    )
-    position, device = trainer.position, trainer.accelerator.device
-    return Result(
-        method=recipe.method,
-        method_options=dict(recipe.method_options),
-        data=recipe.data,
-        classes=list(splits.classes),
-        trainable_parameters=trainable_parameters(model),
-        total_parameters=_parameters(model),
-        test=SplitScore(test.accuracy, test.loss, test.clips),
-        chosen_epoch=chosen.epoch,
-        chosen_by=chosen.by,
-        validation_accuracy=chosen.validation.accuracy if chosen.validation else None,
-        train_clips=len(splits.train),
-        seconds=position.seconds,
-        broken_files=[*position.broken, *position.broken_validation, *test.broken],
-        weights_file=RunDirectory("").weights(recipe).name,
-        device=_device_name(device),
-        precision=resolve_precision(recipe.precision, device),
-        seed=recipe.seed,
-        fastloaa=fastloaa.__version__,
-        torch=torch.__version__,
-    )
-
-
 def _description(model: AST, recipe: Recipe, accelerator: Accelerator) -> str:
-    trains, total, grid = trainable_parameters(model), _parameters(model), model.grid
+    trains, total = trainable_parameters(model), sum(parameter.numel() for parameter in model.parameters())
+    grid = model.grid
     return (
         f"{recipe.backbone}, {model.front_end.frames} frames, {grid.freq_bins}x{grid.time_steps} patches; "
-        f"{recipe.method}: {trains:,} of {total:,} parameters train; {_device_name(accelerator.device)}, "
+        f"{recipe.method}: {trains:,} of {total:,} parameters train; {device_name(accelerator.device)}, "
         f"{resolve_precision(recipe.precision, accelerator.device)}"
     )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _parameters(model: AST) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _say(console: Console, line: str) -> None:

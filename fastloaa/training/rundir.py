@@ -9,8 +9,9 @@ from fastloaa.training.recipe import Recipe
 
 
 class RunDirectory:
-    """Names of a run's files: `recipe.yaml`, `metrics.jsonl` (a line per epoch), `result.json` and the trained weights
-    when it has finished, `checkpoint.safetensors` until then.
+    """Names of a run's files: `recipe.yaml`, `metrics.jsonl` (a line per epoch) and what trackers write beside it;
+    `checkpoint.safetensors` until it has finished; then `result.json`, the trained weights, `curves.png` and, where
+    each clip has one label, `confusion.png` of the test clips.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -19,6 +20,10 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self.checkpoint = self.path / "checkpoint.safetensors"
+        self.curves = self.path / "curves.png"
+        self.confusion = self.path / "confusion.png"
+        self.csv = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
 
     def weights(self, recipe: Recipe) -> Path:
         """The trained weights."""
@@ -47,6 +52,10 @@ class RunDirectory:
         for file in self._files():  # what a kill left half written
             for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
                 leftover.unlink()
+        return self.last_checkpoint()
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """Where the run in the directory stands; None before its first checkpoint."""
         return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:
@@ -60,7 +69,8 @@ class RunDirectory:
     def _files(self) -> list[Path]:
         """All that a run may have written besides its recipe."""
         weights = {self.path / method.weights_file for method in METHODS.values()}
-        return [self.result, self.checkpoint, self.metrics, *weights]
+        events = self.tensorboard.glob("events.out.tfevents.*")
+        return [self.result, self.checkpoint, self.metrics, self.curves, self.confusion, self.csv, *weights, *events]
 
     def _visible(self) -> list[Path]:
         return [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]

@@ -56,7 +56,7 @@ def test_train_and_evaluate(tones: Path, tmp_path: Path) -> None:
     assert found["classes"].keys() == {"300Hz", "1000Hz", "3000Hz"}
     assert found["split"] == "test"
     validation = json.loads(run("evaluate", out, "--json", "--split", "validation").stdout)
-    assert (validation["clips"], validation["accuracy"]) == (3, saved["validation_accuracy"])
+    assert (validation["clips"], validation["accuracy"]) == (3, saved["validation_score"])
 
 
 def test_evaluating_other_data(tones: Path, tmp_path: Path) -> None:
@@ -127,12 +127,25 @@ def test_another_method_leaves_the_options_of_the_files_method_behind(tmp_path: 
         assemble(file, {"method": "probe"}, {"bottleneck": 8}, [])
 
 
+def test_another_schedule_leaves_the_options_of_the_files_schedule_behind(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: a\nschedule_options: {min_lr: 1e-6}\n")
+    constant = assemble(file, {}, {}, ["schedule=constant"])
+    assert constant == Recipe(data="a", schedule="constant")
+    halved = assemble(file, {}, {}, ["schedule=exponential", "schedule_options.factor=0.5"])
+    assert halved == Recipe(data="a", schedule="exponential", schedule_options={"factor": 0.5})
+    assert assemble(file, {}, {}, ["schedule=cosine"]).schedule_options == {"min_lr": 1e-6}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--out", "x"], "error: recipe: data is missing; it has no default"),
         (["--out", "x", "--data", "nowhere"], "error: nowhere: no such folder"),
-        (["--out", "x", "--data", "d", "--method", "lora"], "error: unknown method 'lora'; expected loaa, probe, full"),
+        (
+            ["--out", "x", "--data", "d", "--method", "magic"],
+            "error: unknown method 'magic'; expected loaa, parallel, probe",
+        ),
         (["--out", "x", "--data", "d", "--set", "epoch=1"], "did you mean 'epochs'?"),
         (["--out", "x", "--data", "d", "--set", "epoch"], "error: expected key=value, got 'epoch'"),
         (["--out", "x", "--data", "d", "--attn", "[2, 2]"], "of odd sizes; got (2, 2)"),

@@ -26,6 +26,7 @@ CHECKPOINT = Checkpoint(
     weights={"head.1.weight": torch.randn(3, 4)},
     optimiser={"head.1.weight/exp_avg": torch.randn(3, 4), "head.1.weight/step": torch.tensor(17.0)},
     best={"head.1.weight": torch.randn(3, 4)},
+    average={"head.1.weight": torch.randn(3, 4)},
 )
 
 
@@ -36,7 +37,7 @@ def test_round_trip(tmp_path: Path, position: Position) -> None:
     found = Checkpoint.load(path)
     assert found.position == position
     assert (found.model_config, found.origin, found.scaler) == ({"frames": 64}, {"data": "abc"}, {"scale": 65536.0})
-    for part in ("weights", "optimiser", "best"):
+    for part in ("weights", "optimiser", "best", "average"):
         saved, loaded = getattr(CHECKPOINT, part), getattr(found, part)
         assert saved.keys() == loaded.keys()
         assert all(torch.equal(saved[name], loaded[name]) for name in saved)

@@ -63,15 +63,18 @@ def test_against_single_clips(model: AST, clips: list[Clip], batch_size: int, lo
     assert sum(max(row) < 6 for row in confusion) > 1  # the model's answers vary, or this shows little
 
 
-def test_per_class(model: AST, clips: list[Clip]) -> None:
-    found = evaluate(model, clips)
-    object.__setattr__(found, "confusion", [[4, 0, 0, 0], [1, 0, 2, 0], [0, 1, 2, 1], [0, 0, 0, 0]])
-    assert found.per_class(["a", "b", "c", "d"]) == {
-        "a": {"clips": 4, "accuracy": 1.0, "taken_for": None},
-        "b": {"clips": 3, "accuracy": 0.0, "taken_for": "c"},
-        "c": {"clips": 4, "accuracy": 0.5, "taken_for": "b"},
-        "d": {"clips": 0, "accuracy": None, "taken_for": None},
-    }
+def test_several_labels(model: AST, clips: list[Clip]) -> None:
+    two = [Clip(clip.path, (clip.labels[0], 3)) for clip in clips]
+    found = evaluate(model, two, batch_size=5, loss="bce", multi_label=True)
+    assert found.accuracy is None
+    assert found.positives == [6, 6, 6, 18]
+    assert found.average_precision[3] == 1.0
+    logits = torch.stack([single_logits(model, clip) for clip in clips]).double()
+    targets = torch.zeros(18, 4, dtype=torch.float64)
+    for row, clip in enumerate(two):
+        targets[row, list(clip.labels)] = 1
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets).item()
+    assert found.loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_broken_files_do_not_count(model: AST, clips: list[Clip]) -> None:
@@ -109,7 +112,7 @@ def test_precision(model: AST, clips: list[Clip]) -> None:
 
 
 def test_refusals(model: AST, clips: list[Clip]) -> None:
-    with pytest.raises(DataError, match="has 2 labels; training and accuracy expect one for each clip"):
+    with pytest.raises(DataError, match="has 2 labels, expected one; multi_label=True takes several"):
         evaluate(model, [Clip(clips[0].path, (0, 1))])
     with torch.no_grad():
         model.head[1].bias.fill_(math.nan)

@@ -10,8 +10,9 @@ from rich.console import Console
 from tone_set import small_recipe, write_tones
 
 from fastloaa import AST, LoAA
+from fastloaa.data import load_splits
 from fastloaa.files import read_safetensors
-from fastloaa.training import Evaluation, TrainingError, load_run, loop, train
+from fastloaa.training import Evaluation, TrainingError, evaluate, load_run, loop, train
 from fastloaa.training.checkpoint import copy_of_state
 from fastloaa.training.loop import Trainer
 
@@ -21,6 +22,11 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tones(tmp_path_factory.mktemp("tones") / "data", clips=8)
+
+
+def evaluation(**known: Any) -> Evaluation:
+    """Of nothing but what is given."""
+    return Evaluation(**dict.fromkeys(Evaluation.__dataclass_fields__) | {"broken": ()} | known)
 
 
 @pytest.mark.parametrize(
@@ -42,18 +48,52 @@ def test_best_by_validation(
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
-    def scripted(model: torch.nn.Module, *_: Any) -> Evaluation:
+    def scripted(model: torch.nn.Module, *_: Any, **__: Any) -> Evaluation:
         seen.append(copy_of_state(model))
-        return Evaluation(6, accuracies[len(seen) - 1], losses[len(seen) - 1], [], ())
+        return evaluation(accuracy=accuracies[len(seen) - 1], loss=losses[len(seen) - 1])
 
     monkeypatch.setattr(loop, "evaluate_batches", scripted)
     result = train(small_recipe(tones, epochs=4), tmp_path, console=QUIET)
     assert (result.chosen_epoch, result.chosen_by) == (chosen, "validation")
-    assert result.validation_accuracy == accuracies[chosen - 1]
+    assert result.validation_score == accuracies[chosen - 1]
     saved, _ = read_safetensors(tmp_path / "adapter.safetensors")
     for epoch, state in enumerate(seen, start=1):
         same = all(torch.equal(saved[name], tensor) for name, tensor in state.items())
         assert same is (epoch == chosen)
+
+
+@pytest.mark.parametrize("validation", [0, 0.2])
+def test_the_last_epochs_are_averaged(tones: Path, tmp_path: Path, validation: float) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    save = Trainer.save
+
+    def spy(self: Trainer) -> None:
+        seen.append(copy_of_state(self.model))
+        save(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", spy)
+        recipe = small_recipe(tones, epochs=5, average_epochs=3, validation=validation)
+        result = train(recipe, tmp_path, console=QUIET)
+    assert (len(seen), result.chosen_epoch, result.chosen_by) == (5, 5, "average")
+    saved, _ = read_safetensors(tmp_path / "adapter.safetensors")
+    for name, tensor in saved.items():
+        expected = torch.stack([state[name] for state in seen[2:]]).double().mean(0)
+        torch.testing.assert_close(tensor, expected.float(), rtol=1e-6, atol=1e-7)
+        assert not torch.equal(tensor, seen[4][name])
+    if validation:
+        clips = load_splits(tones, validation=validation).validation
+        found = evaluate(load_run(tmp_path), clips, batch_size=recipe.batch_size)
+        assert result.validation_score == found.accuracy
+    else:
+        assert result.validation_score is None
+
+
+def test_the_epoch_is_chosen_by_the_metric(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([evaluation(accuracy=a, mAP=m, loss=1.0) for a, m in ((0.9, 0.1), (0.1, 0.9), (0.5, 0.5))])
+    monkeypatch.setattr(loop, "evaluate_batches", lambda *_, **__: next(found))
+    result = train(small_recipe(tones, epochs=3, metric="mAP"), tmp_path, console=QUIET)
+    assert (result.metric, result.chosen_epoch, result.validation_score) == ("mAP", 2, 0.9)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_files(tones: Path, tmp_path: Path) -> None:

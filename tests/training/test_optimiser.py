@@ -29,9 +29,10 @@ def test_weight_decay_is_for_matrices_and_kernels(frozen: bool) -> None:
     assert set(decay.values()) == {0.0, 0.25}
 
 
-def test_options() -> None:
-    optimiser = build_optimiser(small_ast(), RECIPE)
-    assert isinstance(optimiser, torch.optim.AdamW)
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_options(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    optimiser = build_optimiser(small_ast(), RECIPE.replace(optimiser=name))
+    assert type(optimiser) is kind
     assert {(group["lr"], group["betas"]) for group in optimiser.param_groups} == {(1e-3, (0.8, 0.9))}
 
 

@@ -38,3 +38,10 @@ def test_a_bar_in_a_terminal() -> None:
     assert "10/20" in text
     assert "loss 1.5000  20 clips/s  0:05:00 left" in text  # 60 over 40 clips, 40 clips in 2 s
     assert "epoch  3/10  loss 0.5000  validation 75.0%" in text
+
+
+def test_mean_average_precision_is_no_percentage() -> None:
+    out = StringIO()
+    progress = TrainingProgress(Console(file=out), 5, 20, "mAP")
+    progress.epoch(ROW | {"validation_accuracy": None, "validation_mAP": 0.4125}, HALFWAY)
+    assert "validation mAP 0.412 (loss 0.6000)" in out.getvalue()

@@ -26,6 +26,9 @@ RECIPES = st.builds(
     grad_clip=st.none() | st.floats(1e-3, 1e3),
     noise_and_roll=st.booleans(),
     precision=st.sampled_from(["auto", "fp32", "bf16"]),
+    schedule=st.just("steps"),
+    schedule_options=st.fixed_dictionaries({"epochs": st.just([3, 7]), "factors": st.just([0.5, 1e-3])}),
+    trackers=st.lists(st.sampled_from(["csv", "tensorboard"])),
 )
 
 
@@ -72,7 +75,14 @@ def test_a_file_as_people_write_it(tmp_path: Path) -> None:
         ({"lr": 0}, "lr is above 0, got 0.0"),
         ({"lr": float("nan")}, "lr is above 0, got nan"),
         ({"weight_decay": float("nan")}, "weight_decay is at least 0, got nan"),
-        ({"min_lr": 1}, "min_lr is at most lr=0.0005, got 1.0"),
+        ({"schedule_options": {"min_lr": 1}}, "min_lr is at most lr=0.0005, got 1"),
+        ({"warmup_lr": 1e-3}, "warmup_lr is at most lr=0.0005, got 0.001"),
+        ({"schedule": "step"}, "schedule is 'constant', 'cosine', 'exponential' or 'steps', got 'step'"),
+        ({"schedule_options": {"factor": 0.9}}, "unknown cosine option 'factor'; expected min_lr"),
+        ({"accumulate": 49}, "accumulate is at most batch_size=48, got 49"),
+        ({"average_epochs": 26}, "average_epochs is at most epochs=25, got 26"),
+        ({"metric": "map"}, "metric is 'accuracy' or 'mAP' or null, got 'map'"),
+        ({"trackers": ["wandb"]}, "trackers is a list, each 'tensorboard' or 'csv', got ['wandb']"),
         ({"betas": [0.9, 1.0]}, "betas are two numbers in [0, 1), got [0.9, 1.0]"),
         ({"betas": 0.9}, "betas is [a number, a number], got 0.9"),
         ({"grad_clip": 0}, "grad_clip is above 0, got 0.0"),
@@ -84,7 +94,7 @@ def test_a_file_as_people_write_it(tmp_path: Path) -> None:
         ({"loss": "bce", "label_smoothing": 0.1}, 'label_smoothing goes with loss "cross_entropy"'),
         ({"precision": 16}, "precision is 'auto', 'fp32', 'bf16' or 'fp16', got 16"),
         ({"seed": -1}, "seed is at least 0, got -1"),
-        ({"method": "lora"}, "unknown method 'lora'"),
+        ({"method": "magic"}, "unknown method 'magic'"),
         ({"method_options": {"rank": 4}}, "unknown loaa option 'rank'"),
     ],
 )

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,10 @@ def assert_same_outcome(left: Path, right: Path) -> None:
         assert torch.equal(tensor, other_weights[name]), name
 
 
-METHODS: dict[str, dict[str, Any]] = {"loaa": RANDOM, "full": RANDOM | {"method_options": {}, "lr": 1e-3}}
+METHODS: dict[str, dict[str, Any]] = {
+    "loaa": RANDOM | {"accumulate": 2, "average_epochs": 2, "trackers": ["csv"]},
+    "full": RANDOM | {"method_options": {}, "lr": 1e-3},
+}
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -106,6 +111,7 @@ def test_stopped_at_a_step(
     train(recipe, tmp_path, console=QUIET)
     assert_same_outcome(tmp_path, uninterrupted)
     assert not checkpoint.exists()
+    assert (tmp_path / "metrics.csv").exists() is (method == "loaa")
 
 
 def test_broken_files_are_still_counted_after_a_stop(tmp_path: Path) -> None:
@@ -138,6 +144,28 @@ def test_what_has_changed_meanwhile_is_noticed(tmp_path: Path) -> None:
         train(recipe, tmp_path / "run", console=QUIET)
     (root / "300Hz" / "99.wav").rename(root / "300Hz" / "0.wav")
     assert train(recipe, tmp_path / "run", console=QUIET).chosen_epoch
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tones: Path, tmp_path: Path) -> None:
+    """By another process, three times, after 0 to 0.4 s of training."""
+    recipe = small_recipe(tones, **METHODS["loaa"] | {"epochs": 30, "checkpoint_every": 1})
+    recipe.save(tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "fastloaa.cli", "train", "--recipe", str(tmp_path / "recipe.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONUNBUFFERED": "1"}
+    for moment in (random.Random(seed).uniform(0, 0.4) for seed in range(3)):
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "killed")], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "parameters train" in line:  # the model stands, training begins
+                time.sleep(moment)
+                process.kill()
+        assert process.wait() == -signal.SIGKILL
+    train(recipe, tmp_path / "killed", console=QUIET)
+    train(recipe, tmp_path / "whole", console=QUIET)
+    assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
 
 
 # What the killed process runs: argv is (recipe, run directory, when to die).

@@ -1,7 +1,7 @@
 """Whole runs on tones: they learn, they finish with all their files, and they load again."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from small import small_ast
 from tone_set import PITCHES, small_recipe, write_tones
 
 from fastloaa import trainable_parameters
-from fastloaa.data import DataError, load_splits
-from fastloaa.training import OptionError, RunError, TrainingError, evaluate, load_run, train
+from fastloaa.data import Clip, DataError, load_splits
+from fastloaa.data.clips import SPLITS
+from fastloaa.training import OptionError, RunError, TrainingError, evaluate, load_run, run, train
 
 QUIET = Console(quiet=True)
 
@@ -33,7 +34,7 @@ def test_learns_the_tones_and_keeps_what_it_learnt(
     assert result.test.accuracy >= 0.8  # of 6 clips of 3 classes: chance is 0.33
     assert result.test.clips == 6
 
-    names = {"recipe.yaml", "metrics.jsonl", "result.json", "adapter.safetensors"}
+    names = {"recipe.yaml", "metrics.jsonl", "result.json", "adapter.safetensors", "curves.png", "confusion.png"}
     assert {file.name for file in (tmp_path / "run").iterdir()} == names
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == asdict(result)
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["lr"] == lr
@@ -48,13 +49,13 @@ def test_learns_the_tones_and_keeps_what_it_learnt(
 
 
 def test_metrics_of_every_epoch(tones: Path, tmp_path: Path) -> None:
-    result = train(small_recipe(tones, epochs=3, lr=1e-2, min_lr=1e-3), tmp_path, console=QUIET)
+    result = train(small_recipe(tones, epochs=3, lr=1e-2, schedule_options={"min_lr": 1e-3}), tmp_path, console=QUIET)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [5, 10, 15]  # 27 training clips in batches of 6
     # One epoch of warm-up, then a cosine from 1e-2 to 1e-3 after 10 steps: 9e-3 * (1 + cos(0.4 pi)) / 2 and so on.
     assert [row["lr"] for row in rows] == pytest.approx([1e-2, 1e-3 + 5.8905765e-3, 1e-3 + 2.2024566e-4], rel=1e-6)
-    assert rows[result.chosen_epoch - 1]["validation_accuracy"] == result.validation_accuracy
+    assert rows[result.chosen_epoch - 1]["validation_accuracy"] == result.validation_score
     for row in rows:
         assert row["clips_per_second"] == pytest.approx(27 / row["seconds"])
     assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
@@ -80,9 +81,36 @@ def test_all_augmentation_bce_clipping_and_bf16(tones: Path, tmp_path: Path) -> 
         assert 0.1 < result.test.loss < 2.0
 
 
+def test_several_labels_to_a_clip(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tone is also labelled as high or low; the two labels are learnt by mAP."""
+    plain = load_splits(tones, validation=0.2)
+    classes = (*plain.classes, "high", "low")
+
+    def labelled(clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+        return tuple(replace(c, labels=(*c.labels, 4 if plain.classes[c.labels[0]] == "300Hz" else 3)) for c in clips)
+
+    splits = replace(plain, classes=classes, **{name: labelled(getattr(plain, name)) for name in SPLITS})
+    monkeypatch.setattr(run, "load_splits", lambda *_, **__: splits)
+    recipe = small_recipe(tones, lr=5e-3, epochs=12, loss="bce")
+    result = train(recipe, tmp_path / "run", console=QUIET)
+    assert result.metric == "mAP"
+    assert result.test.mAP > 0.8
+    assert (result.test.accuracy, result.test.macro_accuracy, result.test.macro_f1) == (None, None, None)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert result.validation_score == max(row["validation_mAP"] for row in rows)
+    assert {row["validation_accuracy"] for row in rows} == {None}
+    names = {"recipe.yaml", "metrics.jsonl", "result.json", "adapter.safetensors", "curves.png"}
+    assert {file.name for file in (tmp_path / "run").iterdir()} == names  # no confusion.png
+
+    for changes, message in (({"loss": "cross_entropy"}, "set loss=bce"), ({"metric": "accuracy"}, "set metric=mAP")):
+        with pytest.raises(OptionError, match=message):
+            train(recipe.replace(**changes), tmp_path / "other", console=QUIET)
+    assert not (tmp_path / "other").exists()
+
+
 def test_no_validation_means_the_last_epoch(tones: Path, tmp_path: Path) -> None:
     result = train(small_recipe(tones, validation=0), tmp_path, console=QUIET)
-    assert (result.chosen_epoch, result.chosen_by, result.validation_accuracy) == (2, "last epoch", None)
+    assert (result.chosen_epoch, result.chosen_by, result.validation_score) == (2, "last epoch", None)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["validation_accuracy"] for row in rows} == {None}
 

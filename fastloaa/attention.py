@@ -1,0 +1,112 @@
+"""Attention maps: where the tokens of a moment look (LoAA, section 4.2.1 and figure 3)."""
+
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+
+from fastloaa.adapt import adapt_config, frozen_weights, is_adapted, transformer_blocks
+from fastloaa.grid import TokenGrid
+from fastloaa.models import AST
+from fastloaa.widened import WidenedAttention
+
+
+class AttentionError(ValueError):
+    """A layer, a moment or maps that do not fit the model."""
+
+
+@torch.no_grad()
+def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor:
+    """The attention weights of one layer, softmax(q k^T / sqrt(head width)), in the model's own mode and dtype.
+
+    They are computed beside the forward pass from what the layer reads, so that fused attention, which never holds
+    them, stays as it is.
+
+    Args:
+        model: `AST` or a timm VisionTransformer: plain, adapted by any method, or merged.
+        log_mel: what the model reads; for `AST` normalised log-mel [batch, frames, mel_bins].
+        layer: index of the transformer block; negative ones count from the last.
+
+    Returns:
+        [batch, heads, tokens (queries), tokens (keys)], each row sums to 1. Prefix tokens come first, and after them
+        the tokens of prompt tuning, if any.
+
+    Raises:
+        AttentionError: no such layer.
+        TypeError: attention of another kind than timm's.
+    """
+    blocks = transformer_blocks(model)
+    if not -len(blocks) <= layer < len(blocks):
+        raise AttentionError(
+            f"layer {layer} does not exist, the model has {len(blocks)}; give 0 to {len(blocks) - 1}, -1 for the last"
+        )
+    attn = getattr(blocks[layer], "attn", None)
+    if not isinstance(attn, Attention | WidenedAttention):
+        raise TypeError(
+            f"attention maps are made of timm's Attention, layer {layer} has {type(attn).__name__}; "
+            f"for transformers' AST, AST.from_transformers(model) is a copy that has it"
+        )
+    read: list[Tensor] = []
+    hook = attn.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        model(log_mel)
+    finally:
+        hook.remove()
+    q, k = _queries_and_keys(attn, read[0])
+    return (q * attn.head_dim**-0.5 @ k.transpose(2, 3)).softmax(3)
+
+
+def token_attention(maps: Tensor, grid: TokenGrid, time_step: int) -> Tensor:
+    """How much the tokens of one time step attend to each place of the grid: the mean over heads and frequency rows.
+
+    The paper shows one map for a time step and does not say how it is made of the heads and rows; the mean is decided
+    here. What goes to prefix tokens and prompts is left out, so a map sums to the share that stays on the patches.
+
+    Args:
+        maps: [batch, heads, tokens, tokens], from `attention_maps`.
+        grid: of the model.
+        time_step: 0 <= time_step < grid.time_steps.
+
+    Returns:
+        [batch, freq_bins, time_steps], low frequencies first.
+
+    Raises:
+        AttentionError: no such time step, or maps of fewer tokens than the grid has.
+    """
+    if not 0 <= time_step < grid.time_steps:
+        raise AttentionError(f"time step {time_step} does not exist; expected 0 to {grid.time_steps - 1}")
+    if maps.dim() != 4 or maps.shape[2] != maps.shape[3] or maps.shape[3] < grid.tokens:
+        raise AttentionError(
+            f"expected maps [batch, heads, tokens, tokens] of at least {grid.tokens} tokens, got {list(maps.shape)}; "
+            f"give the grid of the model that they come from"
+        )
+    patches = maps[:, :, -grid.patches :, -grid.patches :].mean(1)
+    # [batch, rows and columns of queries, rows and columns of keys], as they lie in memory
+    placed = patches.unflatten(2, grid.rows_cols).unflatten(1, grid.rows_cols)
+    if grid.token_order == "time":
+        placed = placed.permute(0, 2, 1, 4, 3)
+    return placed[:, :, time_step].mean(1)
+
+
+def without_adapters(model: AST) -> AST | None:
+    """A copy of `model` as it was before adaptation, but for the head; None where nothing was put into its blocks.
+
+    That is the case for a linear probe, full fine-tuning and merged models.
+    """
+    config = adapt_config(model)
+    if not is_adapted(model) or (config is not None and config.attn is config.ffn is None):
+        return None
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.blocks.")}
+    state |= {f"backbone.blocks.{name}": value.detach() for name, value in frozen_weights(model).items()}
+    with torch.random.fork_rng(devices=[]):  # what it draws is overwritten at once
+        plain = AST.from_config(model.config())
+    plain.load_state_dict(state)
+    like = next(model.parameters())
+    return plain.to(like.device, like.dtype).train(model.training)
+
+
+def _queries_and_keys(attn: Attention | WidenedAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """[batch, tokens, dim] -> two of [batch, heads, tokens, head width]."""
+    width = attn.num_heads * attn.head_dim
+    qk = attn.qkv(x)[..., : 2 * width]  # what follows are values and, in merged models, the adapter's columns
+    q, k = qk.unflatten(2, (2, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+    return attn.q_norm(q), attn.k_norm(k)

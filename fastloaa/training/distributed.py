@@ -1,0 +1,63 @@
+"""Several processes as one: each takes its share of every batch, and all see the rows of all.
+
+Started by `accelerate launch` or `torchrun`; in a process of its own everything here is the identity.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather, gather_object, pad_across_processes
+from torch import Tensor
+
+from fastloaa.data import Batch, Sample, collate
+
+
+def process_state() -> PartialState:
+    """Which process of how many this is, and its device.
+
+    Away from accelerators accelerate has to be told so, or what torchrun starts would not know of each other.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def share(length: int, index: int, parts: int) -> slice:
+    """Part `index` of `length` things in a row: as equal as can be, in order, together all of them."""
+    return slice(length * index // parts, length * (index + 1) // parts)
+
+
+def own_share(length: int) -> slice:
+    """This process's part."""
+    state = process_state()
+    return share(length, state.process_index, state.num_processes)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """`[own rows, ...]` of every process -> `[all rows, ...]` on every process, in the order of the processes."""
+    processes = process_state().num_processes
+    if processes == 1:
+        return rows
+    counts = gather(torch.tensor([len(rows)], device=rows.device)).tolist()
+    padded = gather(pad_across_processes(rows).contiguous()).unflatten(0, (processes, -1))
+    return torch.cat([part[:count] for part, count in zip(padded, counts, strict=True)])
+
+
+def collate_share(samples: Sequence[Sample], num_classes: int) -> Batch:
+    """`collate` for a share that may be empty."""
+    if samples:
+        return collate(samples)
+    return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, num_classes), (), ())
+
+
+def gather_batch(batch: Batch) -> Batch:
+    """The batch that one process alone would have, from the shares of all; on every process."""
+    if process_state().num_processes == 1:
+        return batch
+    files = gather_object([(batch.paths, batch.broken)])
+    return Batch(
+        waveform=gather_rows(pad_across_processes(batch.waveform, dim=1)),
+        lengths=gather_rows(batch.lengths),
+        targets=gather_rows(batch.targets),
+        paths=tuple(path for paths, _ in files for path in paths),
+        broken=tuple(error for _, errors in files for error in errors),
+    )

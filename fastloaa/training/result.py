@@ -1,0 +1,90 @@
+"""What a finished run reached, and with what."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import fastloaa
+from fastloaa.adapt import trainable_parameters
+from fastloaa.data import AudioSplits
+from fastloaa.models import AST
+from fastloaa.training.loop import Chosen, Trainer
+from fastloaa.training.precision import resolve_precision
+from fastloaa.training.recipe import Recipe
+from fastloaa.training.rundir import RunDirectory
+from fastloaa.training.scores import Evaluation
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """What the chosen weights reach on the test clips, as in `Evaluation`; None where clips have several labels."""
+
+    clips: int
+    loss: float
+    mAP: float
+    accuracy: float | None
+    macro_accuracy: float | None
+    macro_f1: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run reached; `result.json` holds the same."""
+
+    method: str
+    method_options: dict[str, Any]
+    data: str
+    classes: list[str]
+    trainable_parameters: int
+    total_parameters: int
+    test: SplitScore
+    chosen_epoch: int  # counted from 1
+    chosen_by: str  # "validation", "last epoch" or "average" of the epochs up to this one
+    metric: str  # that the epoch is chosen by, "accuracy" or "mAP"
+    validation_score: float | None  # of that metric, of the weights that the run ends with
+    train_clips: int
+    seconds: float  # of training steps, without validation and checkpoints
+    broken_files: list[str]  # one-line errors of files left out, from all splits
+    weights_file: str
+    device: str
+    processes: int
+    precision: str
+    seed: int
+    fastloaa: str
+    torch: str
+
+
+def build_result(
+    model: AST, recipe: Recipe, splits: AudioSplits, trainer: Trainer, chosen: Chosen, test: Evaluation
+) -> Result:
+    """Gather the result of a run."""
+    position, device = trainer.position, trainer.accelerator.device
+    return Result(
+        method=recipe.method,
+        method_options=dict(recipe.method_options),
+        data=recipe.data,
+        classes=list(splits.classes),
+        trainable_parameters=trainable_parameters(model),
+        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        test=SplitScore(**test.summary()),
+        chosen_epoch=chosen.epoch,
+        chosen_by=chosen.by,
+        metric=trainer.metric,
+        validation_score=chosen.validation.value if chosen.validation else None,
+        train_clips=len(splits.train),
+        seconds=position.seconds,
+        broken_files=[*position.broken, *position.broken_validation, *test.broken],
+        weights_file=RunDirectory("").weights(recipe).name,
+        device=device_name(device),
+        processes=trainer.accelerator.num_processes,
+        precision=resolve_precision(recipe.precision, device),
+        seed=recipe.seed,
+        fastloaa=fastloaa.__version__,
+        torch=torch.__version__,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """As people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,92 @@
+"""What trackers write, read back by others' means, also across interruptions."""
+
+import builtins
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from test_resume import StoppedError
+from tone_set import small_recipe, write_tones
+
+from fastloaa.training import OptionError, train
+from fastloaa.training.loop import Trainer
+from fastloaa.training.rundir import RunDirectory
+from fastloaa.training.trackers import open_trackers
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with both trackers that was stopped after its second epoch's metrics, before their checkpoint."""
+    folder = tmp_path_factory.mktemp("trackers")
+    write_tones(folder / "data")
+    recipe = small_recipe(folder / "data", epochs=3, trackers=["csv", "tensorboard"])
+    save = Trainer.save
+
+    def stopping(self: Trainer) -> None:
+        if self.position.epoch == 2:
+            raise StoppedError
+        save(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", stopping)
+        with pytest.raises(StoppedError):
+            train(recipe, folder / "run", console=QUIET)
+    train(recipe, folder / "run", console=QUIET)
+    return folder / "run"
+
+
+@pytest.fixture
+def rows(interrupted: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (interrupted / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_csv_holds_the_rows(interrupted: Path, rows: list[dict[str, Any]]) -> None:
+    with (interrupted / "metrics.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in found] == rows
+
+
+def test_tensorboard_holds_the_rows(interrupted: Path, rows: list[dict[str, Any]]) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(interrupted / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"step"}
+    for name in events.Tags()["scalars"]:
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in found] == [row["step"] for row in rows]
+        assert [value for _, value in found] == pytest.approx([row[name] for row in rows], rel=1e-6)
+
+
+def test_none_is_a_gap(tmp_path: Path) -> None:
+    write_tones(tmp_path / "data")
+    recipe = small_recipe(tmp_path / "data", epochs=1, validation=0, trackers=["csv"])
+    train(recipe, tmp_path / "run", console=QUIET)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["validation_loss"] == ""
+
+
+def test_starting_anew_removes_what_trackers_wrote(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.claim(small_recipe(tmp_path))
+    run.tensorboard.mkdir()
+    for name in ("metrics.csv", "curves.png", "confusion.png", "tensorboard/events.out.tfevents.1.host.2.0"):
+        (tmp_path / name).touch()
+    run.claim(small_recipe(tmp_path), overwrite=True)
+    assert {path.name for path in tmp_path.rglob("*")} == {"recipe.yaml", "tensorboard"}
+
+
+def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "torch.utils.tensorboard":
+            raise ImportError
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(OptionError, match=r'needs a package: pip install "fastloaa\[tensorboard\]"'):
+        open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
