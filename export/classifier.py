@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastloaa.audio import AudioError, FrontEnd, load_audio
+from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_audio
 from fastloaa.export.onnx_file import Provider, open_session, optional
+from fastloaa.files import FileError
 
 # TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
 _PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
@@ -45,7 +46,7 @@ class Classifier:
         metadata: what the file says about itself, a `Metadata` (labels, sample_rate, ...).
 
     Raises:
-        FileError: missing, not an ONNX file, or not one that `to_onnx` wrote.
+        FileError: missing, not an ONNX file, not one that `to_onnx` wrote, or one that reads images.
         MissingPackageError: onnxruntime is not installed.
     """
 
@@ -54,10 +55,14 @@ class Classifier:
             available = optional("onnxruntime").get_available_providers()
             providers = [p for p in _PREFERRED if (p if isinstance(p, str) else p[0]) in available]
         self._session, self.metadata = open_session(path, providers)
-        self._front_end: FrontEnd | None = None
+        try:
+            config = self.metadata.front_end()
+        except ValueError as error:
+            raise FileError(f"{path}: {error}") from error
+        self._sample_rate: int = config["sample_rate"]
+        self._front_end = None
         if self.metadata.input == "log_mel":
-            m = self.metadata
-            self._front_end = FrontEnd(m.frames, m.mel_bins, m.sample_rate, mean=m.mean, std=m.std)
+            self._front_end = FRONT_ENDS[self.metadata.front_end_kind or FrontEnd.kind](**config)
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
         """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
@@ -89,7 +94,7 @@ class Classifier:
         batch: list[tuple[Path, Tensor]] = []
         for path in map(Path, paths):
             try:
-                waveform = load_audio(path, self.metadata.sample_rate)
+                waveform = load_audio(path, self._sample_rate)
             except (AudioError, OSError) as error:
                 yield from self._answer(batch, top)
                 batch = []

@@ -2,22 +2,30 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from ast import literal_eval
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 import fastloaa
-from fastloaa.export.graph import Inference
-from fastloaa.export.onnx_file import TASK, Metadata, optional
-from fastloaa.export.verify import Report, verify
+from fastloaa.adapt import adapt_config, vision_transformer
+from fastloaa.export.contrib import fuse
+from fastloaa.export.graph import Inference, image_size
+from fastloaa.export.merge import MergeError, merge
+from fastloaa.export.onnx_file import TASK, Metadata, Precision, optional
+from fastloaa.export.quantise import quantise
+from fastloaa.export.verify import Report, as_input, verify
 from fastloaa.files import replacing
 from fastloaa.models import AST
 
-OPSET = 20  # the first with Gelu as an operator; 23, the first with Attention, is no faster in onnxruntime on CPUs
+OPSET = 23  # the first with Attention as an operator; Gelu came with 20
 
 
 class ExportError(RuntimeError):
@@ -25,12 +33,17 @@ class ExportError(RuntimeError):
 
 
 def to_onnx(
-    model: AST,
+    model: AST | VisionTransformer,
     path: str | Path,
     *,
     waveform: bool = True,
+    merged: bool = True,
+    precision: Precision = "fp32",
     labels: Sequence[str] | None = None,
+    calibration: Iterable[Tensor] | None = None,
     tolerance: float = 1e-4,
+    force: bool = False,
+    contrib: bool = False,
 ) -> Report:
     """Write a model as one ONNX file and check it in onnxruntime; a file that is there has been checked.
 
@@ -39,75 +52,116 @@ def to_onnx(
     different lengths do not belong in one batch. With waveform=False, input `log_mel`, float32
     [batch, frames, mel_bins], what `model.front_end` returns. Outputs `logits` and `probabilities` (their softmax),
     float32 [batch, classes]. Standard operators only, weights inside; labels and front end are in the file's metadata.
+    Of the last block only the tokens that the head reads are computed.
 
     Args:
-        model: adapted or not, in any mode, precision and place; left as it is. The file is float32.
+        model: adapted, merged or neither, in any mode, precision and place; left as it is. A timm VisionTransformer
+            goes with waveform=False; its input is `image`, float32 [batch, channels, height, width].
         path: where to write, by way of a temporary file beside it.
         waveform: with the front end, or without.
+        merged: dissolve adapters into the blocks' own weights, see `merge`; else they stand beside the blocks.
+        precision: "fp32", or "fp16" (weights and arithmetic of the backbone) or "int8" (products of its blocks).
         labels: names of the classes; the model's own by default.
-        tolerance: largest absolute difference from PyTorch allowed in logits and probabilities.
+        calibration: recordings, float32 [samples] each at the model's sample rate, of the kind that the file will
+            hear; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every precision
+            is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+        tolerance: largest absolute difference from PyTorch allowed in logits and probabilities of "fp32".
+        force: keep an "fp16" or "int8" file that names another class than PyTorch for more than 1% of the recordings.
+        contrib: let onnxruntime fuse more, into its own com.microsoft operators, which no other runtime has.
 
     Returns:
         How large the file is and how far its answers are from PyTorch's.
 
     Raises:
         TypeError: another kind of model.
-        ValueError: another number of labels than classes.
-        ExportError: the graph cannot be made.
+        ValueError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
+            waveform=True for a timm model, or contrib with another precision than "fp32".
+        ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
     """
     start = time.perf_counter()
-    if not isinstance(model, AST):
-        raise TypeError(f"to_onnx writes fastloaa.AST models, got {type(model).__name__}; use torch.onnx.export for it")
-    metadata = _metadata(model, waveform, labels)
-    onnx = optional("onnx")
-    with replacing(path) as temporary:
-        program = _translate(model, metadata)
-        try:
-            program.save(temporary, external_data=False)
-            onnx.checker.check_model(temporary, full_check=True)
-        except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ExportError(f"the ONNX graph is not valid: {_first_line(error)}") from error
-        del program  # it holds a copy of the weights
-        report = verify(temporary, model, tolerance=tolerance)
+    clips = list(calibration or ())
+    metadata = metadata_of(model, waveform, precision, labels)
+    if precision not in ("fp32", "fp16", "int8"):
+        raise ValueError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
+    if precision != "fp32" and not clips:
+        raise ValueError(f"{precision} is checked on recordings; give some that it will hear (calibration, a folder)")
+    if contrib and precision != "fp32":
+        raise ValueError(f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file")
+    source = _merged(model) if merged else model
+    with replacing(path) as temporary, TemporaryDirectory() as folder:
+        plain = Path(folder) / "fp32.onnx" if precision == "int8" else temporary
+        write_graph(Inference(source, waveform, half=precision == "fp16"), metadata, plain)
+        if precision == "int8":
+            quantise(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
+        if contrib:
+            fuse(temporary, vision_transformer(source))
+        _check(temporary, contrib)
+        report = verify(temporary, model, clips, tolerance, agreement=0.0 if force else 0.99)
     return replace(report, seconds=time.perf_counter() - start)
 
 
-def _metadata(model: AST, waveform: bool, labels: Sequence[str] | None) -> Metadata:
+def metadata_of(
+    model: nn.Module, waveform: bool = True, precision: Precision = "fp32", labels: Sequence[str] | None = None
+) -> Metadata:
+    """What a file made from `model` says about itself; arguments and errors as of `to_onnx`."""
+    if not isinstance(model, AST | VisionTransformer):
+        raise TypeError(
+            f"to_onnx writes fastloaa.AST models and timm VisionTransformers, got {type(model).__name__}; for "
+            f"transformers' AST see AST.from_transformers, for others torch.onnx.export"
+        )
+    if waveform and not isinstance(model, AST):
+        raise ValueError("a timm model has no front end; give waveform=False, and feed the file images")
     numbers = [str(number) for number in range(model.num_classes)]
-    names = labels if labels is not None else model.labels or numbers
+    names = labels if labels is not None else getattr(model, "labels", None) or numbers
     if len(names) != model.num_classes:
         raise ValueError(
             f"{len(names)} labels were given for {model.num_classes} classes; give one name for each class"
         )
-    return Metadata(
+    metadata = Metadata(
         fastloaa=fastloaa.__version__,
         task=TASK,
-        input="waveform" if waveform else "log_mel",
+        input="image",
+        precision=precision,
         labels=tuple(names),
-        samples=model.front_end.samples,
         opset=OPSET,
+    )
+    if not isinstance(model, AST):
+        return metadata
+    return replace(
+        metadata,
+        input="waveform" if waveform else "log_mel",
+        samples=model.front_end.samples,
+        front_end_kind=model.front_end.kind,
         **model.front_end.config(),
     )
 
 
-def _translate(model: AST, metadata: Metadata) -> torch.onnx.ONNXProgram:
-    """The graph with its metadata, in memory."""
+def _merged(model: AST | VisionTransformer) -> AST | VisionTransformer:
+    if adapt_config(model) is None:
+        return model
+    try:
+        return merge(model)
+    except MergeError as error:
+        raise ExportError(f"{error}; merged=False (--no-merge) exports them beside their blocks") from error
+
+
+def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
+    """Translate a module and write it with its metadata; nothing is checked.
+
+    Raises:
+        ExportError: it cannot be translated.
+        MissingPackageError: onnx or onnxscript is not installed.
+    """
     optional("onnxscript")
-    # Conv2d: of the two backends the leaner graph. The shifted sums in place become chains of ScatterND.
-    inference = Inference(model, metadata.input == "waveform", backend="reference")
-    # A batch of one would make the batch a constant, whatever dynamic_shapes says.
-    if metadata.input == "waveform":
-        example, dynamic = torch.zeros(2, metadata.samples), {0: "batch", 1: "samples"}
-    else:
-        example, dynamic = torch.zeros(2, metadata.frames, metadata.mel_bins), {0: "batch"}
+    dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
         with warnings.catch_warnings(action="ignore"), redirect_stderr(StringIO()):
             program = torch.onnx.export(
                 inference,
-                (example,),
+                (_example(inference.model, metadata),),
                 input_names=[metadata.input],
                 output_names=["logits", "probabilities"],
                 dynamic_shapes=(dynamic,),
@@ -121,13 +175,36 @@ def _translate(model: AST, metadata: Metadata) -> torch.onnx.ONNXProgram:
             cause = cause.__cause__
         raise ExportError(f"torch.onnx.export cannot translate the model: {_first_line(cause)}") from error
     assert program is not None
-    others = {node.op_type for node in program.model.graph.all_nodes() if node.domain}
-    if others:
-        raise ExportError(f"operators that are not standard ONNX came out: {', '.join(sorted(others))}")
     for node in program.model.graph.all_nodes():
+        scopes = literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        if len(scopes) > 1:
+            node.name = f"{scopes[-2]}/{node.name}"  # e.g. model.backbone.blocks.0.mlp.fc1/...
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     program.model.metadata_props.update(metadata.to_props())
-    return program
+    try:
+        program.save(path, external_data=False)
+    except ValueError as error:
+        raise ExportError(f"the ONNX graph cannot be written: {_first_line(error)}") from error
+
+
+def _example(model: AST | VisionTransformer, metadata: Metadata) -> Tensor:
+    """An input for the exporter: a batch of one would make the batch a constant, whatever dynamic_shapes says."""
+    if not isinstance(model, AST):
+        return torch.zeros(2, *image_size(model))
+    waveform = torch.zeros(2, model.front_end.samples)
+    return as_input(model, metadata, waveform)
+
+
+def _check(path: Path, contrib: bool) -> None:
+    """Is it valid ONNX, and of standard operators?"""
+    onnx = optional("onnx")
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the ONNX graph is not valid: {_first_line(error)}") from error
+    foreign = {opset.domain for opset in onnx.load(path).opset_import} - {"", "ai.onnx"}
+    if foreign - ({"com.microsoft"} if contrib else set()):
+        raise ExportError(f"operators that are not standard ONNX came out, of {', '.join(sorted(foreign))}")
 
 
 def _first_line(error: BaseException) -> str:

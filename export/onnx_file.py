@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fastloaa.files import FileError
 
 TASK = "audio-classification"  # one class a clip
+Precision = Literal["fp32", "fp16", "int8"]
 Provider = str | tuple[str, dict[str, Any]]
 
 
@@ -25,30 +26,46 @@ class Metadata:
     Args:
         fastloaa: version of the library that wrote the file.
         task: what the outputs mean.
-        input: "waveform" `[batch, samples]` at `sample_rate`, or "log_mel" `[batch, frames, mel_bins]`, normalised.
+        input: "waveform" `[batch, samples]` at `sample_rate`, "log_mel" `[batch, frames, mel_bins]`, normalised, or
+            "image" `[batch, channels, height, width]` for timm's models, whose files say nothing of a front end.
+        precision: of weights and arithmetic; input and outputs are float32 in all files.
         labels: names of the classes, their numbers where the model has no names.
-        sample_rate, frames, mel_bins, mean, std: of the front end, see `fastloaa.audio.FrontEnd`.
-        samples: how many samples of a waveform fill the frames.
         opset: version of the ONNX operators.
+        front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
+        sample_rate, frames, mel_bins, mean, std: its settings.
+        samples: how many samples of a waveform fill the frames.
     """
 
     fastloaa: str
     task: str
-    input: Literal["waveform", "log_mel"]
+    input: Literal["waveform", "log_mel", "image"]
+    precision: Precision
     labels: tuple[str, ...]
-    sample_rate: int
-    frames: int
-    mel_bins: int
-    mean: float
-    std: float
-    samples: int
     opset: int
+    front_end_kind: str | None = None
+    sample_rate: int | None = None
+    frames: int | None = None
+    mel_bins: int | None = None
+    mean: float | None = None
+    std: float | None = None
+    samples: int | None = None
+
+    def front_end(self) -> dict[str, Any]:
+        """`FRONT_ENDS[metadata.front_end_kind](**metadata.front_end())` is the model's front end.
+
+        Raises:
+            ValueError: a file of a timm model, which has none.
+        """
+        if self.input == "image":
+            raise ValueError("the file was made from a timm model and reads images; for sound, export a fastloaa.AST")
+        return {name: getattr(self, name) for name in ("sample_rate", "frames", "mel_bins", "mean", "std")}
 
     def to_props(self) -> dict[str, str]:
         """Words as they are, everything else as JSON."""
         return {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for name, value in asdict(self).items()
+            if value is not None
         }
 
     @classmethod
@@ -58,11 +75,12 @@ class Metadata:
         Raises:
             KeyError, ValueError: properties that `to_props` did not write.
         """
-        values = {f.name: props[f.name] if f.name in _WORDS else json.loads(props[f.name]) for f in fields(cls)}
+        read = {f.name for f in fields(cls) if f.default is MISSING or f.name in props}
+        values = {name: props[name] if name in _WORDS else json.loads(props[name]) for name in read}
         return cls(**values | {"labels": tuple(values["labels"])})
 
 
-_WORDS = ("fastloaa", "task", "input")
+_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind")
 
 
 def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, Metadata]:

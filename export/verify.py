@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from fastloaa.audio import FrontEnd
-from fastloaa.export.graph import Inference
-from fastloaa.export.onnx_file import Metadata, open_session
+from fastloaa.export.graph import image_size, plain_copy
+from fastloaa.export.onnx_file import Metadata, Precision, open_session
 from fastloaa.models import AST
 
 # (batch, length as a share of what fills the frames): shorter and longer clips, and batches that no example had.
@@ -28,68 +29,133 @@ class Report:
 
     Args:
         size: of the file, in bytes.
-        difference: largest absolute difference from PyTorch over all logits and probabilities.
-        batches: batch sizes that were compared.
+        precision: of its weights and arithmetic.
+        difference: largest absolute difference from PyTorch over logits and probabilities: of all inputs for "fp32",
+            of the recordings for the others.
+        agreement: share of the recordings of which file and PyTorch name the same class, None without recordings.
+        recordings: how many were compared.
+        batches: batch sizes of noise that were compared.
         opset: version of the ONNX operators.
         seconds: wall time of the export, or of the check where nothing else was done.
     """
 
     size: int
+    precision: Precision
     difference: float
+    agreement: float | None
+    recordings: int
     batches: tuple[int, ...]
     opset: int
     seconds: float
 
 
-def verify(path: str | Path, model: AST, clips: Iterable[Tensor] = (), tolerance: float = 1e-4) -> Report:
+def verify(
+    path: str | Path,
+    model: AST | VisionTransformer,
+    clips: Iterable[Tensor] = (),
+    tolerance: float = 1e-4,
+    agreement: float = 0.99,
+) -> Report:
     """Run a file in onnxruntime on the CPU against its model: noise in several batch sizes and lengths, then `clips`.
 
     Args:
         path: a file that `to_onnx` wrote.
-        model: what it was made from; left as it is.
-        clips: recordings to compare as well, float32 [samples] each at the model's sample rate.
-        tolerance: largest absolute difference allowed in logits and probabilities.
+        model: what it was made from, before it was merged; left as it is.
+        clips: recordings, float32 [samples] each at the model's sample rate; images [channels, height, width] for
+            timm's models.
+        tolerance: largest absolute difference allowed in logits and probabilities of an "fp32" file.
+        agreement: least share of the clips of which the others must name the class that PyTorch names.
 
     Raises:
-        VerificationError: a larger difference, another shape, or numbers that are not finite.
+        VerificationError: a larger difference, less agreement, another shape, or numbers that are not finite.
         FileError: not a file that `to_onnx` wrote.
         MissingPackageError: onnxruntime is not installed.
     """
     start = time.perf_counter()
     session, metadata = open_session(path, ["CPUExecutionProvider"])
-    expected = Inference(model, waveform=metadata.input == "waveform", backend="torch")
-    batches, largest = [], 0.0
-    for x in _inputs(expected.model.front_end, metadata, clips):
-        try:
-            answers = session.run(["logits", "probabilities"], {metadata.input: x.numpy()})
-        except Exception as error:  # onnxruntime's errors have no common base
-            reason = " ".join(str(error).split())
-            raise VerificationError(
-                f"onnxruntime cannot run input {tuple(x.shape)} ({reason[:200]}); export the model again"
-            ) from error
-        with torch.no_grad():
-            wanted = [tensor.numpy() for tensor in expected(x)]
-        for name, got, want in zip(("logits", "probabilities"), answers, wanted, strict=True):
-            if got.shape != want.shape:
-                raise VerificationError(
-                    f"onnxruntime gives {name} of shape {got.shape}, PyTorch {want.shape} for input {tuple(x.shape)}; "
-                    f"export the model again"
-                )
-            difference = float(np.abs(got - want).max())
-            if not difference <= tolerance:  # in this form it catches NaN too
-                raise VerificationError(
-                    f"onnxruntime differs from PyTorch by {difference:.2g} in the {name} for input {tuple(x.shape)}, "
-                    f"expected at most {tolerance:.2g}; export the model again, or raise the tolerance if that will do"
-                )
-            largest = max(largest, difference)
-        batches.append(len(x))
-    seconds = time.perf_counter() - start
-    return Report(Path(path).stat().st_size, largest, tuple(batches), metadata.opset, seconds)
+    reference = plain_copy(model)
+    exact = metadata.precision == "fp32"
+    of_noise, of_clips, agreeing = [0.0], [0.0], []
+    for x in noise(model, metadata):
+        answers, wanted = _answers(session, metadata, x), _expected(reference, x)
+        of_noise.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
+    for clip in clips:
+        x = as_input(reference, metadata, clip[None])
+        answers, wanted = _answers(session, metadata, x), _expected(reference, x)
+        of_clips.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
+        agreeing.append(bool(answers[0].argmax() == wanted[0].argmax()))
+    share = sum(agreeing) / len(agreeing) if agreeing else None
+    if share is not None and share < agreement and not exact:
+        raise VerificationError(
+            f"the {metadata.precision} file names the class that PyTorch names for {sum(agreeing)} of {len(agreeing)} "
+            f"recordings, expected at least {agreement:.0%}; give more recordings of the kind it will hear, take "
+            f"another precision, or force it (force=True, --force)"
+        )
+    return Report(
+        size=Path(path).stat().st_size,
+        precision=metadata.precision,
+        difference=max(of_noise + of_clips) if exact else max(of_clips),
+        agreement=share,
+        recordings=len(agreeing),
+        batches=tuple(batch for batch, _ in CASES),
+        opset=metadata.opset,
+        seconds=time.perf_counter() - start,
+    )
 
 
-def _inputs(front_end: FrontEnd, metadata: Metadata, clips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """What the file reads: batches of noise, then each clip alone."""
+def noise(model: AST | VisionTransformer, metadata: Metadata) -> Iterator[Tensor]:
+    """What the file reads, in several batch sizes."""
     generator = torch.Generator().manual_seed(0)
-    noise = (0.1 * torch.randn(batch, int(share * metadata.samples), generator=generator) for batch, share in CASES)
-    for waveform in (*noise, *(clip.cpu()[None] for clip in clips)):
-        yield waveform if metadata.input == "waveform" else front_end(waveform)
+    for batch, share in CASES:
+        if isinstance(model, AST):
+            waveform = 0.1 * torch.randn(batch, int(share * model.front_end.samples), generator=generator)
+            yield as_input(model, metadata, waveform)
+        else:
+            yield torch.randn(batch, *image_size(model), generator=generator)
+
+
+def as_input(model: AST | VisionTransformer, metadata: Metadata, clips: Tensor) -> Tensor:
+    """What the file reads of a batch of recordings (or images)."""
+    clips = clips.cpu().float()
+    return model.front_end(clips) if isinstance(model, AST) and metadata.input == "log_mel" else clips
+
+
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@torch.no_grad()
+def _expected(reference: AST | VisionTransformer, x: Tensor) -> Pair:
+    """PyTorch's logits and probabilities."""
+    is_waveform = isinstance(reference, AST) and x.ndim == 2
+    logits = reference(reference.front_end(x) if is_waveform else x)
+    return logits.numpy(), logits.softmax(dim=1).numpy()
+
+
+def _answers(session: object, metadata: Metadata, x: Tensor) -> Pair:
+    """onnxruntime's."""
+    try:
+        return tuple(session.run(["logits", "probabilities"], {metadata.input: x.numpy()}))  # type: ignore[attr-defined]
+    except Exception as error:  # onnxruntime's errors have no common base
+        reason = " ".join(str(error).split())
+        raise VerificationError(
+            f"onnxruntime cannot run input {tuple(x.shape)} ({reason[:200]}); export the model again"
+        ) from error
+
+
+def _difference(x: Tensor, answers: Pair, wanted: Pair, tolerance: float) -> float:
+    """The largest, of which none may be above the tolerance."""
+    largest = 0.0
+    for name, got, want in zip(("logits", "probabilities"), answers, wanted, strict=True):
+        if got.shape != want.shape:
+            raise VerificationError(
+                f"onnxruntime gives {name} of shape {got.shape}, PyTorch {want.shape} for input {tuple(x.shape)}; "
+                f"export the model again"
+            )
+        difference = float(np.abs(got - want).max())
+        if not difference <= tolerance or not np.isfinite(difference):
+            raise VerificationError(
+                f"onnxruntime differs from PyTorch by {difference:.2g} in the {name} for input {tuple(x.shape)}, "
+                f"expected at most {tolerance:.2g}; export the model again, or raise the tolerance if that will do"
+            )
+        largest = max(largest, difference)
+    return largest

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 import soundfile
 import torch
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from fastloaa import AST, adapt, save_adapter
 from fastloaa.audio import load_audio
 from fastloaa.cli import app
+from fastloaa.cli.export import recordings
 from fastloaa.export import Classifier
 from fastloaa.export.verify import verify
 from fastloaa.training import Recipe
@@ -52,7 +54,7 @@ def test_writes_a_file_that_answers_as_the_run_does(trained: tuple[AST, Path], t
     result = run("export", folder, path)
     assert result.exit_code == 0, result.output
     size, difference = result.stdout.splitlines()
-    assert size.startswith(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opset 20, made in ")
+    assert size.startswith(f"{path}: {path.stat().st_size / 1e6:.1f} MB, fp32, opset 23, made in ")
     found = re.fullmatch(
         r"largest difference from PyTorch: (\S+) \(onnxruntime on the CPU, batches of 1, 2, 3, 17\)", difference
     )
@@ -74,6 +76,60 @@ def test_log_mel_and_weights_that_have_moved(trained: tuple[AST, Path], tmp_path
     assert result.exit_code == 0, result.output
     assert Classifier(tmp_path / "model.onnx").metadata.input == "log_mel"
     verify(tmp_path / "model.onnx", model)
+
+
+def test_a_bundle_in_8_bits(trained: tuple[AST, Path], tmp_path: Path) -> None:
+    """Calibrated on a folder, of which a broken file is named and left out."""
+    for number in range(3):
+        (tmp_path / "sounds" / "deep").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "sounds" / "deep" / f"{number}.wav", torch.randn(12_000).numpy() * 0.1, 8000)
+    (tmp_path / "sounds" / "broken.wav").write_text("not a sound")
+    bundle = tmp_path / "bundle"
+    given = ("--bundle", bundle, "--precision", "int8", "--calibration", tmp_path / "sounds", "--force")
+    result = run("export", trained[1], *given)
+    assert result.exit_code == 0, result.output
+    size, agreement, difference, where = result.stdout.splitlines()
+    assert size.startswith(f"{bundle / 'model.onnx'}: ")
+    assert ", int8, opset 23," in size
+    assert re.fullmatch(r"names the class that PyTorch names for \d+\.\d% of 3 recordings", agreement)
+    assert re.fullmatch(r"largest difference from PyTorch: \S+ \(onnxruntime on the CPU, recordings\)", difference)
+    assert where.startswith(f"{bundle}: README.md says")
+    assert result.stderr.startswith(f"left out: {tmp_path / 'sounds' / 'broken.wav'}: not a sound file")
+    assert (bundle / "triton" / "bundle" / "1" / "model.onnx").is_file()
+    assert Classifier(bundle / "model.onnx").metadata.precision == "int8"
+
+
+def test_beside_the_blocks(trained: tuple[AST, Path], tmp_path: Path) -> None:
+    assert run("export", trained[1], tmp_path / "model.onnx", "--no-merge", "--log-mel").exit_code == 0
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("MatMul") == 5 + 4  # of one block, and two adapters'
+    verify(tmp_path / "model.onnx", trained[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "give a file to write, or --bundle"),
+        (["model.onnx", "--precision", "int8"], "int8 needs --calibration"),
+        (["model.onnx", "--precision", "fp16"], "fp16 needs --calibration"),
+        (["--bundle", "b", "--log-mel"], "leave --log-mel out"),
+    ],
+)
+def test_options_that_do_not_go_together(options: list[str], complaint: str, tmp_path: Path) -> None:
+    result = run("export", tmp_path, *options)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_at_most_a_hundred_recordings_spread_over_the_folder(tmp_path: Path) -> None:
+    for number in range(250):
+        soundfile.write(tmp_path / f"{number:03}.wav", [number / 1000] * 10, 16000)
+    clips = recordings(tmp_path, 16000)
+    assert [round(1000 * float(clip[0])) for clip in clips] == list(range(0, 250, 3))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "broken.wav").touch()
+    with pytest.raises(FileNotFoundError, match="no recording in it can be read"):
+        recordings(tmp_path / "empty", 16000)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

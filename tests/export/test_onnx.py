@@ -1,4 +1,4 @@
-"""to_onnx: the file says what PyTorch says, for any batch and length, and nothing else is left behind."""
+"""to_onnx in float32: the file says what PyTorch says, for any batch and length, and nothing else is left behind."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small import SMALL, small_ast, wake_adapters
+from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 import fastloaa
 from fastloaa import AST, LoAA, adapt
-from fastloaa.export import VerificationError, to_onnx
-from fastloaa.export.onnx import OPSET, ExportError
+from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
+from fastloaa.export.onnx import OPSET
+from fastloaa.files import FileError
 
 SHALLOW = {"backbone_options": SMALL | {"depth": 1}}  # where the layers are not the subject
 LABELS = ("dog", "rain", "Säge", "sea waves", 'a "quoted" one')
@@ -105,11 +106,71 @@ def test_the_graph_is_standard_onnx_with_free_axes_in_one_file(exported: tuple[A
         assert str(folder).encode() not in content
 
 
-def test_adapters_do_not_become_scatters(exported: tuple[AST, Path]) -> None:
-    """In-place shifted sums come out as ScatterND, five times the nodes and minutes to export."""
-    operators = {node.op_type for node in onnx.load(exported[1]).graph.node}
-    assert not {operator for operator in operators if operator.startswith("Scatter")}
-    assert {"Gelu", "LayerNormalization"} <= operators
+def test_attention_norms_and_gelu_are_single_operators(exported: tuple[AST, Path]) -> None:
+    """And shifted sums are no chains of ScatterND, five times the nodes and minutes to export."""
+    operators = [node.op_type for node in onnx.load(exported[1]).graph.node]
+    assert operators.count("Attention") == 2
+    assert operators.count("LayerNormalization") == 6  # two in each block, the backbone's, the head's
+    assert operators.count("Gelu") >= 2
+    assert operators.count("Softmax") == 1  # the probabilities
+    # qkv, proj, fc1, fc2, adapters or not; the last block reads prefix tokens and all separately; the mel filters
+    assert operators.count("MatMul") == 4 + 5 + 1
+    assert not {operator for operator in operators if operator in ("Erf", "Sqrt", "ReduceVar", "ScatterND")}
+
+
+def test_merged_or_beside_the_blocks(tmp_path: Path) -> None:
+    """Two products for each of the adapters, or none; a merged model needs no merging."""
+    model = make_adapted(**SHALLOW)
+    for name, source, merged, products in (("beside", model, False, 5 + 4), ("by hand", merge(model), True, 5)):
+        report = to_onnx(source, tmp_path / name, waveform=False, merged=merged)
+        operators = [node.op_type for node in onnx.load(tmp_path / name).graph.node]
+        assert operators.count("MatMul") == products
+        assert report.difference < 1e-5
+    log_mel = torch.randn(2, 64, 128)
+    for name in ("beside", "by hand"):
+        torch.testing.assert_close(run(tmp_path / name, log_mel=log_mel)[0], model(log_mel), atol=1e-5, rtol=0)
+
+
+def test_adapters_that_cannot_be_merged(tmp_path: Path) -> None:
+    model = adapt(small_ast(**SHALLOW), bottleneck=4, normed_input=False)
+    with pytest.raises(ExportError, match=r"un-normed input.*; merged=False \(--no-merge\) exports them beside"):
+        to_onnx(model, tmp_path / "model.onnx", waveform=False)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+@torch.no_grad()
+def test_timm_models_read_images(name: str, tmp_path: Path) -> None:
+    """One prefix token, and DeiT's two with a head each."""
+    model = adapt(small_vit(name), bottleneck=6)
+    wake_adapters(model)
+    report = to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=[torch.randn(1, 64, 128)])
+    assert report.batches == (1, 2, 3, 17)
+    assert report.agreement == 1.0
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert [(entry.name, shape(entry)) for entry in proto.graph.input] == [("image", ["batch", 1, 64, 128])]
+    props = {prop.key: prop.value for prop in proto.metadata_props}
+    assert props["input"] == "image"
+    assert json.loads(props["labels"]) == ["0", "1", "2", "3", "4"]
+    assert "sample_rate" not in props
+    for batch in (1, 2, 3, 17):
+        image = torch.randn(batch, 1, 64, 128)
+        torch.testing.assert_close(run(tmp_path / "model.onnx", image=image)[0], model(image), atol=1e-5, rtol=0)
+    with pytest.raises(
+        FileError, match=r"model\.onnx: the file was made from a timm model and reads images; for sound"
+    ):
+        Classifier(tmp_path / "model.onnx")
+
+
+@torch.no_grad()
+def test_contrib_operators_on_request(tmp_path: Path) -> None:
+    model = make_adapted()
+    to_onnx(model, tmp_path / "model.onnx", waveform=False, contrib=True)
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert {entry.domain for entry in proto.opset_import} == {"", "com.microsoft"}
+    assert "SkipLayerNormalization" in {node.op_type for node in proto.graph.node}
+    assert {prop.key: prop.value for prop in proto.metadata_props}["input"] == "log_mel"
+    log_mel = torch.randn(3, 64, 128)
+    torch.testing.assert_close(run(tmp_path / "model.onnx", log_mel=log_mel)[0], model(log_mel), atol=1e-5, rtol=0)
 
 
 def test_metadata(tmp_path: Path) -> None:
@@ -121,16 +182,20 @@ def test_metadata(tmp_path: Path) -> None:
         "fastloaa": fastloaa.__version__,
         "task": "audio-classification",
         "input": "waveform",
+        "front_end_kind": "ast",
         "sample_rate": "8000",
         "frames": "50",
         "mel_bins": "64",
         "mean": "-6.6",
         "std": "5.3",
         "samples": str(200 + 49 * 80),  # 25 ms, and 49 steps of 10 ms
-        "opset": "20",
+        "opset": "23",
+        "precision": "fp32",
     }
     assert report.size == (tmp_path / "new" / "model.onnx").stat().st_size
-    assert report.opset == 20
+    assert report.opset == 23
+    assert report.precision == "fp32"
+    assert (report.agreement, report.recordings) == (None, 0)
     assert report.batches == (1, 2, 3, 17)
     assert 0 < report.difference < 1e-5
     assert report.seconds > 0
@@ -193,12 +258,21 @@ def test_a_file_that_fails_verification_is_not_left(tmp_path: Path) -> None:
     assert {child.name: child.read_text() for child in tmp_path.iterdir()} == {"model.onnx": "the old one"}
 
 
-def test_refuses_other_models_and_other_numbers_of_labels(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"fastloaa\.AST models, got Linear"):
+def test_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"fastloaa\.AST models and timm VisionTransformers, got Linear; for "):
         to_onnx(nn.Linear(2, 2), tmp_path / "model.onnx")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a timm model has no front end; give waveform=False"):
+        to_onnx(small_vit(), tmp_path / "model.onnx")
     for labels in (["one", "two"], []):
         with pytest.raises(ValueError, match=f"{len(labels)} labels were given for 5 classes"):
             to_onnx(small_ast(), tmp_path / "model.onnx", labels=labels)
+    with pytest.raises(ValueError, match='precision is "fp32", "fp16" or "int8", got \'fp64\''):
+        to_onnx(small_ast(), tmp_path / "model.onnx", precision="fp64")  # type: ignore[arg-type]
+    for precision in ("fp16", "int8"):
+        with pytest.raises(ValueError, match=f"{precision} is checked on recordings; give some"):
+            to_onnx(small_ast(), tmp_path / "model.onnx", precision=precision)
+        with pytest.raises(ValueError, match="contrib goes with fp32; leave it out"):
+            to_onnx(small_ast(), tmp_path / "m.onnx", precision=precision, calibration=[torch.ones(9)], contrib=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -21,6 +21,7 @@ sizes = st.integers(min_value=1)
     st.builds(
         Metadata,
         input=st.sampled_from(["waveform", "log_mel"]),
+        precision=st.sampled_from(["fp32", "fp16", "int8"]),
         labels=st.lists(st.text()).map(tuple),
         **dict.fromkeys(("sample_rate", "frames", "mel_bins", "samples", "opset"), sizes),
         **dict.fromkeys(("mean", "std"), finite),
@@ -30,6 +31,14 @@ def test_metadata_survives_as_text(metadata: Metadata) -> None:
     props = metadata.to_props()
     assert all(isinstance(value, str) for value in props.values())
     assert Metadata.from_props(props) == metadata
+
+
+def test_files_of_timm_models_have_no_front_end() -> None:
+    metadata = Metadata(fastloaa="1", task="t", input="image", precision="fp32", labels=("a",), opset=23)
+    assert Metadata.from_props(metadata.to_props()) == metadata
+    assert "frames" not in metadata.to_props()
+    with pytest.raises(ValueError, match="reads images; for sound"):
+        metadata.front_end()
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""onnxruntime's own fused operators (domain com.microsoft)."""
+
+from pathlib import Path
+
+from timm.models.vision_transformer import VisionTransformer
+
+from fastloaa.export.onnx_file import optional
+
+
+def fuse(path: Path, vit: VisionTransformer) -> None:
+    """Rewrite a float32 file by onnxruntime's transformer optimiser: SkipLayerNormalization and what else it finds.
+
+    The file then runs in onnxruntime alone.
+    """
+    onnx, optimiser = optional("onnx"), optional("onnxruntime.transformers.optimizer")
+    heads = vit.blocks[0].attn.num_heads
+    model = optimiser.optimize_model(
+        str(path), model_type="vit", num_heads=heads, hidden_size=vit.embed_dim, opt_level=2, only_onnxruntime=True
+    ).model
+    used = {node.domain for node in model.graph.node}
+    for opset in [entry for entry in model.opset_import if entry.domain not in used]:
+        model.opset_import.remove(opset)  # of every domain that onnxruntime knows
+    onnx.save(model, path)

@@ -1,0 +1,202 @@
+"""The parts of a transformer block in the form that exported graphs take.
+
+What is chosen here is what onnxruntime runs fastest on CPUs: attention as one operator on [batch, tokens, dim], wide
+products where `merge` made them wide, and neighbours on the grid as an index. Slices written in place, as PyTorch has
+them, would come out as chains of ScatterND.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from fastloaa.activations import ACTIVATIONS
+from fastloaa.adapt import AdaptedBlock
+from fastloaa.adapter import LoAA
+from fastloaa.export.merge import linear_of
+from fastloaa.grid import TokenGrid
+from fastloaa.shifts import unfold
+from fastloaa.widened import Between, WidenedAttention, WidenedMlp
+
+
+class GraphBetween(nn.Module):
+    """`Between` on a fixed number of tokens: a Gather each way.
+
+    Args:
+        tokens: of the whole grid.
+        width: of what comes and goes, between.columns and zeros.
+        keep: compute the first `keep` tokens alone. They are prefix tokens, which have no neighbours.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, between: Between, tokens: int, width: int, keep: int | None = None) -> None:
+        super().__init__()
+        self.rank, self.activation = between.rank, ACTIVATIONS[between.activation].forward
+        self.padding = width - between.columns
+        grid = TokenGrid.from_tokens(tokens, between.freq_bins, between.prefix_tokens, between.token_order)
+        taps = [tap if between.token_order == "freq" else tap[::-1] for tap in between.taps]
+        self.taps, self.centre = len(taps), taps.index((0, 0))
+        # Counted from 1, so that 0, where `unfold` finds no neighbour, is a row of zeros put before the others.
+        numbers = torch.arange(1, tokens + 1).view(1, tokens, 1)
+        self.register_buffer("neighbours", unfold(numbers, grid, taps)[0, :keep, :, 0])  # [tokens, taps]
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """[batch, tokens, width] -> the same: shifted sum, activation, shifted copies."""
+        per_tap = columns.split([self.rank] * self.taps + [self.padding] * (self.padding > 0), dim=2)[: self.taps]
+        total = per_tap[self.centre]
+        for tap, summand in enumerate(per_tap):
+            if tap != self.centre:
+                total = total + _with_zero_row(summand).index_select(1, self.neighbours[:, tap].contiguous())
+        copies = self.activation(total)
+        if self.taps > 1:
+            copies = _with_zero_row(copies).index_select(1, self.neighbours.flatten())  # [batch, tokens * taps, rank]
+            copies = copies.unflatten(1, tuple(self.neighbours.shape)).flatten(2)
+        return F.pad(copies, (0, self.padding)) if self.padding else copies
+
+
+class GraphAttention(nn.Module):
+    """timm's Attention, or `WidenedAttention`, with a single attention operator and one product for all that reads x.
+
+    Args:
+        keep: compute the first `keep` tokens alone, prefix tokens that attend to all.
+    """
+
+    def __init__(self, attn: Attention | WidenedAttention, tokens: int, keep: int | None = None) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim, self.keep = attn.num_heads, attn.head_dim, attn.attn_dim, keep
+        self.q_norm, self.k_norm, self.norm, self.gate = attn.q_norm, attn.k_norm, attn.norm, attn.gate
+        between = attn.between if isinstance(attn, WidenedAttention) else None
+        self.between = between and GraphBetween(between, tokens, between.width, keep)
+        self.columns = [between.width] if between else []
+        self.proj = attn.proj
+        if keep is None:
+            self.qkv = attn.qkv
+        else:
+            dim = self.attn_dim
+            self.q = _rows(attn.qkv, [*range(dim), *range(3 * dim, attn.qkv.out_features)])
+            self.kv = _rows(attn.qkv, range(dim, 3 * dim))
+
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: Literal[False] = False) -> Tensor:
+        """[batch, tokens, dim] -> [batch, tokens or keep, dim]. timm's blocks pass a mask, which no model here has."""
+        kept = x[:, : self.keep]
+        if self.keep is None:
+            q, k, v, *columns = self.qkv(x).split([self.attn_dim] * 3 + self.columns, dim=2)
+        else:
+            q, *columns = self.q(kept).split([self.attn_dim, *self.columns], dim=2)
+            k, v = self.kv(x).split(self.attn_dim, dim=2)
+        mixed = torch.onnx.ops.attention(
+            self._per_head(self.q_norm, q),
+            self._per_head(self.k_norm, k),
+            v,
+            q_num_heads=self.num_heads,
+            kv_num_heads=self.num_heads,
+        )[0]
+        mixed = self.norm(mixed)
+        if self.gate is not None:
+            mixed = mixed * self.gate(kept).sigmoid()
+        if self.between is not None:
+            mixed = torch.cat((mixed, self.between(columns[0])), dim=2)
+        return self.proj(mixed)
+
+    def _per_head(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """A norm over each head's channels, [batch, tokens, heads * head_dim] -> the same."""
+        if isinstance(norm, nn.Identity):
+            return x
+        return norm(x.unflatten(2, (self.num_heads, self.head_dim))).flatten(2)
+
+
+class GraphMlp(nn.Module):
+    """`WidenedMlp` as it is merged: two products, with activation and shifts between them."""
+
+    def __init__(self, mlp: WidenedMlp, tokens: int, keep: int | None = None) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
+        width = mlp.between.width
+        self.sizes = (mlp.fc1.out_features - width, width)
+        self.between = GraphBetween(mlp.between, tokens, width, keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, dim] -> the same."""
+        wide, columns = self.fc1(x).split(self.sizes, dim=2)
+        # The wider rows also spare fc2 a stride of 4 * 3072 bytes, at which rows evict each other from the cache.
+        return self.fc2(torch.cat((self.act(wide), self.between(columns)), dim=2))
+
+
+class GraphLoAA(nn.Module):
+    """`LoAA` beside its block: one product each way and shifted sums between them."""
+
+    def __init__(self, adapter: LoAA, tokens: int, keep: int | None = None) -> None:
+        super().__init__()
+        rank, _, kf, kt = adapter.down.weight.shape
+        between = Between(
+            rank=rank,
+            taps=tuple((f - kf // 2, t - kt // 2) for f in range(kf) for t in range(kt)),
+            activation=adapter.activation,
+            freq_bins=adapter.freq_bins,
+            prefix_tokens=adapter.prefix_tokens,
+            token_order=adapter.token_order,
+        )
+        self.between, self.scale = GraphBetween(between, tokens, between.columns, keep), adapter.scale
+        self.down = nn.Parameter(adapter.down.weight.permute(2, 3, 0, 1).flatten(0, 2).contiguous())
+        self.up = nn.Parameter((self.scale * adapter.up.weight).permute(0, 2, 3, 1).flatten(1).contiguous())
+        self.down_bias = self.up_bias = None
+        if adapter.down.bias is not None:  # on the centre tap: every token has one
+            bias = F.pad(adapter.down.bias, (self.between.centre * rank, (kf * kt - 1 - self.between.centre) * rank))
+            self.down_bias = nn.Parameter(bias)
+        if adapter.up.bias is not None:
+            self.up_bias = nn.Parameter(self.scale * adapter.up.bias)
+
+    def forward(self, x: Tensor, block_out: Tensor, skip: Tensor) -> Tensor:
+        """All [batch, tokens, dim]; the branch and its summands, as `LoAA.forward`."""
+        columns = F.linear(x, self.down, self.down_bias)
+        return skip + (block_out + F.linear(self.between(columns), self.up, self.up_bias))
+
+
+class ReadOutBlock(nn.Module):
+    """The last block, for the tokens alone that the head reads.
+
+    Keys and values come from all tokens; everything else of the others would be thrown away: on 12 blocks, a
+    fourteenth of the arithmetic.
+
+    Args:
+        block: its attention is one that `GraphAttention` takes.
+        keep: how many tokens, counted from the first; all are prefix tokens.
+    """
+
+    def __init__(self, block: Block | AdaptedBlock, tokens: int, keep: int) -> None:
+        super().__init__()
+        self.keep = keep
+        self.norm1, self.attn, self.ls1 = block.norm1, GraphAttention(block.attn, tokens, keep), block.ls1
+        mlp = GraphMlp(block.mlp, tokens, keep) if isinstance(block.mlp, WidenedMlp) else block.mlp
+        self.norm2, self.mlp, self.ls2 = block.norm2, mlp, block.ls2
+        adapters: list[LoAA | None] = [None, None]
+        self.normed_input = True
+        if isinstance(block, AdaptedBlock):
+            self.normed_input, adapters = block.normed_input, [block.loaa_attn, block.loaa_ffn]
+        self.loaa_attn, self.loaa_ffn = (None if a is None else GraphLoAA(a, tokens, keep) for a in adapters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, dim] -> [batch, keep, dim]."""
+        normed, x = self.norm1(x), x[:, : self.keep]
+        out = self.ls1(self.attn(normed))
+        x = self._sum(self.loaa_attn, normed[:, : self.keep], out, x)
+        normed = self.norm2(x)
+        return self._sum(self.loaa_ffn, normed, self.ls2(self.mlp(normed)), x)
+
+    def _sum(self, adapter: GraphLoAA | None, normed: Tensor, out: Tensor, x: Tensor) -> Tensor:
+        return x + out if adapter is None else adapter(normed if self.normed_input else x, out, x)
+
+
+def _with_zero_row(x: Tensor) -> Tensor:
+    """[batch, tokens, c] -> [batch, 1 + tokens, c]."""
+    return F.pad(x, (0, 0, 1, 0))
+
+
+def _rows(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
+    """Some outputs of a Linear."""
+    return linear_of(linear.weight[list(rows)], None if linear.bias is None else linear.bias[list(rows)])
