@@ -7,8 +7,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": version("triton"),
         "cuda": torch.version.cuda,
+        "onnxruntime": _onnxruntime(),
         "date": datetime.date.today().isoformat(),
         "commit": commit,
     }
@@ -102,6 +104,14 @@ def machine(device: torch.device) -> dict[str, Any]:
         )
         found |= {"gpu": torch.cuda.get_device_name(device), "clocks": {"query": query, "value": smi.stdout.strip()}}
     return found
+
+
+def _onnxruntime() -> str | None:
+    """Either build of it, if there is one."""
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return None
 
 
 def _cpu_name() -> str:
