@@ -6,7 +6,6 @@ adapted model becomes one ONNX file, and that file answers for clips that nobody
 """
 
 import argparse
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,17 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from rich.console import Console
-from rich.progress import Progress
+from pretraining import BACKBONE, console, pretrained, say, synthesised, trained
 from rich.table import Table
 
 from fastloaa.audio import load_audio
-from fastloaa.data import COMMANDS, PRETRAIN_WORDS, AudioSplits, Clip, load_splits, synthesise_words
+from fastloaa.data import COMMANDS, AudioSplits, Clip, load_splits
 from fastloaa.export import Classifier, Prediction, to_onnx
 from fastloaa.files import replacing
 from fastloaa.models import AST
-from fastloaa.training import Recipe, load_run, train
+from fastloaa.training import Recipe, load_run
 
-BACKBONE = {"backbone": "deit_tiny_distilled_patch16_224", "backbone_options": {"depth": 6}}
-console = Console(soft_wrap=True)
+DEPTH = 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def main() -> None:
     parser.add_argument("--test-fold", type=int, default=1, help="for ESC-50's layout")
     arguments = parser.parse_args()
 
-    weights = arguments.weights or str(pretrain(arguments.out))
+    weights = arguments.weights or str(pretrained(arguments.out, DEPTH))
     data = arguments.data or synthesised(arguments.out / "words", COMMANDS, voices=60)
     splits = load_splits(data, test_fold=arguments.test_fold)
     say("Adapt", f"the frozen transformer to {splits.summary()}.")
@@ -76,37 +73,18 @@ def main() -> None:
 
 
 # The same for both methods, so that the comparison is one of methods. Chosen on the words' validation voices.
-SETTINGS: dict[str, Any] = {**BACKBONE, "batch_size": 32, "lr": 1e-3, "freq_mask": 24, "time_mask": 16}
-
-
-def pretrain(out: Path) -> Path:
-    """A transformer trained from scratch on words that the adaptation never sees; the path of its weights."""
-    say("Pre-train", f"a small vision transformer on {len(PRETRAIN_WORDS)} spoken words, synthesised on the spot.")
-    data = synthesised(out / "pretrain-words", PRETRAIN_WORDS, voices=60)
-    recipe = Recipe(
-        data=str(data), method="full", epochs=16, batch_size=32, lr=1e-3, weight_decay=0.05, freq_mask=24, time_mask=16,
-        **{**BACKBONE, "backbone_options": {**BACKBONE["backbone_options"], "drop_path_rate": 0.1}},
-    )  # fmt: skip
-    run(recipe, out / "backbone")
-    return out / "backbone" / "model.safetensors"
-
-
-def synthesised(folder: Path, words: tuple[str, ...], voices: int) -> Path:
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{len(words)} words, {voices} voices", total=None)
-        return synthesise_words(
-            folder, words, voices, progress=lambda done, total: progress.update(task, completed=done, total=total)
-        )
+SETTINGS: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "backbone_options": {"depth": DEPTH},
+    "batch_size": 32,
+    "lr": 1e-3,
+    "freq_mask": 24,
+    "time_mask": 16,
+}
 
 
 def run(recipe: Recipe, folder: Path) -> Row:
-    """Train, or use what an earlier demo has trained with the same recipe."""
-    result_file = folder / "result.json"
-    if result_file.is_file() and Recipe.load(folder / "recipe.yaml") == recipe:
-        console.print(f"  already trained: {folder} (delete it to train again)")
-    else:
-        train(recipe, folder, console=console, overwrite=result_file.is_file())
-    result = json.loads(result_file.read_text())
+    result = trained(recipe, folder)
     return Row(recipe.method, result["test"]["accuracy"], result["trainable_parameters"], result["seconds"])
 
 
@@ -143,10 +121,6 @@ def close(probe: Row, loaa: Row, adapter: Path, onnx_file: Path, difference: flo
     console.print(f"largest difference between PyTorch and onnxruntime: {difference:.1e}")
     console.print(f"picture  {picture}")
     console.print(f"try      .venv/bin/fastloaa predict {onnx_file} some.wav")
-
-
-def say(what: str, why: str) -> None:
-    console.print(f"\n[bold]{what}[/bold] {why}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, train
+from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, recipes, sweep, train
 from fastloaa.cli.errors import OneLineErrors
 
 app = typer.Typer(
@@ -41,7 +41,9 @@ def _fastloaa(
 
 for command in (
     download.download,
+    recipes.recipes,
     train.train,
+    sweep.sweep,
     evaluate.evaluate,
     merge.merge,
     export.export,

@@ -41,7 +41,10 @@ def train(
     test_fold: Annotated[
         int | None, typer.Option(help="For sets in folds, such as ESC-50: the one to test on. Default: 1.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file to start from; the options here change it.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="One that `fastloaa recipes` lists, or a YAML file, to start from; the options change it."),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other field of a recipe, e.g. --set mixup=0.5."),
@@ -54,6 +57,8 @@ def train(
     curves.png and confusion.png to look at.
 
     Example: fastloaa train --data sounds --out runs/sounds --weights timm --epochs 10
+
+    A row of the paper: fastloaa train --recipe esc-50-attn-t-ffn-f-5 --data ESC-50 --out runs/esc-50
 
     On two GPUs: accelerate launch --num_processes 2 -m fastloaa.cli train --data sounds --out runs/sounds
     """
@@ -108,19 +113,20 @@ def _print(result: "Result", out: Path) -> None:
 
 
 def assemble(
-    file: Path | None,
+    base: str | Path | None,
     named: Mapping[str, Any],
     method_options: Mapping[str, Any],
     assignments: list[str],
 ) -> "Recipe":
-    """The recipe file, changed by the options that were given (not None), then by the assignments.
+    """A recipe by name or file, changed by the options that were given (not None), then by the assignments.
 
     Raises:
         OptionError: what does not make a recipe.
     """
-    from fastloaa.training.recipe import Recipe, merged, parse_assignments, parse_value, read_yaml
+    from fastloaa.training.recipe import Recipe, merged, parse_assignments, parse_value
+    from fastloaa.training.recipes import read_recipe
 
-    values = read_yaml(file) if file else {}
+    values = {} if base is None else read_recipe(base)
     given = {name: value for name, value in named.items() if value is not None}
     options = {
         name: parse_value(value) if isinstance(value, str) else value
@@ -133,5 +139,5 @@ def assemble(
     for choice in ("method", "schedule"):
         before = values.get(choice, getattr(Recipe, choice))
         if changes.get(choice, before) != before:
-            values.pop(f"{choice}_options", None)  # they belong to the choice of the file
+            values.pop(f"{choice}_options", None)  # they belong to the choice of the recipe
     return Recipe.from_dict(merged(values, changes))

@@ -96,7 +96,7 @@ class Trainer:
             persistent_workers=recipe.workers > 0,
         )
         self.validation = validation
-        self.augment = SpecAugment(recipe.freq_mask, recipe.time_mask)
+        self.augment = SpecAugment(recipe.freq_mask, recipe.time_mask, recipe.masks, recipe.mask_fill)
         self.position = Position()
         self.best: dict[str, Tensor] = {}
         self.average: dict[str, Tensor] = {}

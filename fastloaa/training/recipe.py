@@ -11,6 +11,7 @@ import yaml
 from fastloaa.files import replacing
 from fastloaa.methods import Method, OptionError, build_method
 from fastloaa.methods.options import build, check_types
+from fastloaa.training.paper import PaperRow
 from fastloaa.training.schedule import Schedule, ScheduleName, build_schedule
 
 FrontEndName = Literal["ast", "epic-sounds"]
@@ -19,6 +20,7 @@ Metric = Literal["accuracy", "mAP"]
 OptimiserName = Literal["adamw", "adam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "csv"]
+MaskFill = Literal["zero", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Recipe:
     mixup_alpha: float = 10.0
     freq_mask: int = 24  # SpecAugment: widest mask, in mel bins
     time_mask: int = 24  # and in frames
+    masks: int = 1  # of each kind
+    mask_fill: MaskFill = "zero"  # what they cover a clip with: "mean" is the clip's own
     noise_and_roll: bool = False
 
     # Which weights it ends with.
@@ -88,10 +92,14 @@ class Recipe:
     checkpoint_every: int | None = None  # steps between checkpoints, besides the one after each epoch
     trackers: tuple[Tracker, ...] = ()  # besides metrics.jsonl: tensorboard, csv
 
+    # What the paper says of it (fastloaa.training.paper): kept with the run, without effect on it.
+    paper: Mapping[str, Any] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
         check_types(self)
         self.build_method()
         self.build_schedule()
+        self.paper_row()
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= low:  # NaN compares false
@@ -126,6 +134,10 @@ class Recipe:
     def build_schedule(self) -> Schedule:
         """The schedule with its options."""
         return build_schedule(self.schedule, self.schedule_options)
+
+    def paper_row(self) -> PaperRow:
+        """What the paper says of it."""
+        return PaperRow.read(self.paper)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -174,7 +186,7 @@ class Recipe:
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
-    **dict.fromkeys(("average_epochs", "checkpoint_every"), 1),
+    **dict.fromkeys(("masks", "average_epochs", "checkpoint_every"), 1),
     **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
 }
 

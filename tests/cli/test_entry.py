@@ -13,7 +13,7 @@ import fastloaa.training
 from fastloaa.cli import app
 from fastloaa.training import TrainingError
 
-COMMANDS = ("download", "train", "evaluate", "merge", "export", "predict", "attention", "doctor")
+COMMANDS = ("download", "recipes", "train", "sweep", "evaluate", "merge", "export", "predict", "attention", "doctor")
 
 
 def test_help_lists_the_commands() -> None:

@@ -1,0 +1,116 @@
+"""Several recipes over test folds and seeds: every run in a folder of its own, and one table of them all."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fastloaa.methods import OptionError
+from fastloaa.training.distributed import process_state
+from fastloaa.training.errors import RunError
+from fastloaa.training.recipe import Recipe
+from fastloaa.training.run import train
+from fastloaa.training.rundir import RunDirectory
+from fastloaa.training.sweep_table import Outcome, SweepTable, Trial
+
+
+def sweep(
+    recipes: Mapping[str, Recipe],
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int] | None = None,
+    console: Console | None = None,
+) -> SweepTable:
+    """Train every recipe with every seed on every test fold, and write `table.md`, `.csv` and `.json` into `out`.
+
+    A run's folder is `out/<recipe>/seed<seed>` or `out/<recipe>/fold<fold>-seed<seed>`. Given again, finished runs are
+    read, an interrupted one goes on, and those that failed are tried again. The first seed comes first, so that its
+    table is there early; the table is written anew after every run.
+
+    Every run is tested once, with the weights of its last epoch or of the epoch that its validation clips choose: no
+    choice is made by the test clips.
+
+    Args:
+        recipes: by the names of the table's rows, which are also those of the folders.
+        seeds: of the runs, in place of the recipes' own.
+        folds: to test on, in place of the recipes' own; None for data sets without folds.
+        console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
+
+    Returns:
+        The table; `failures` in it are the runs that ended with an error, while the others went on.
+
+    Raises:
+        OptionError: nothing to run, a name that cannot be a folder's, or a seed or fold given twice or below its
+            lowest value.
+    """
+    trials = list(_trials(recipes, Path(out), seeds, folds))
+    is_main = process_state().is_main_process
+    console = (console or Console()) if is_main else Console(quiet=True)
+    table = SweepTable({name: recipe.paper_row() for name, recipe in recipes.items()}, trials, [], {})
+    waiting = sum(not RunDirectory(trial.folder).result.exists() for trial in trials)
+    since, trained = time.perf_counter(), 0
+    for number, trial in enumerate(trials, start=1):
+        is_new = not RunDirectory(trial.folder).result.exists()
+        if is_new:
+            left = "" if not trained else f", {_remaining(since, trained, waiting)} left"
+            _say(console, f"run {number} of {len(trials)}: {trial.title}{left}")
+        try:
+            table.outcomes.append(_run(trial, console))
+        except Exception as error:  # a sweep runs for hours: what ails one run is reported and does not stop the others
+            reason = " ".join(str(error).split())
+            if not (type(error).__module__.startswith("fastloaa.") or isinstance(error, OSError)):
+                console.print_exception()
+                reason = f"{type(error).__name__}: {reason}"
+            table.failures[trial.title] = reason
+            _say(console, f"failed: {trial.title}: {reason}")
+        trained += is_new
+        if is_main:
+            table.write(out)
+    return table
+
+
+def _trials(
+    recipes: Mapping[str, Recipe], out: Path, seeds: Sequence[int], folds: Sequence[int] | None
+) -> Iterator[Trial]:
+    for what, values in {"recipe": recipes, "seed": seeds, "fold": (1,) if folds is None else folds}.items():
+        if not values or len(set(values)) < len(values):
+            raise OptionError(f"expected one or more distinct {what}s, got {list(values)}")
+    for name in recipes:
+        if Path(name).name != name:
+            raise OptionError(f"{name!r} cannot name a recipe's folder; expected a name without slashes")
+    for seed in seeds:
+        for fold in folds or (None,):
+            for name, recipe in recipes.items():
+                changes = {"seed": seed} | ({} if fold is None else {"test_fold": fold})
+                folder = out / name / (f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}")
+                yield Trial(name, fold, seed, recipe.replace(**changes), folder)
+
+
+def _run(trial: Trial, console: Console) -> Outcome:
+    """Train, or read what an earlier sweep has trained."""
+    run = RunDirectory(trial.folder)
+    if not run.result.exists():
+        train(trial.recipe, trial.folder, console=console)
+    before, now = Recipe.load(run.recipe).to_dict(), trial.recipe.to_dict()
+    for name in now:
+        if before[name] != now[name]:
+            raise RunError(
+                f"{trial.folder}: was trained with {name} {before[name]!r}, now {now[name]!r}; "
+                f"give another --out, or delete the folder to train it anew"
+            )
+    result: dict[str, Any] = json.loads(run.result.read_text())
+    return Outcome.of(trial, result)
+
+
+def _remaining(since: float, trained: int, waiting: int) -> timedelta:
+    """Time for the runs to come, at the pace so far."""
+    return timedelta(seconds=round((time.perf_counter() - since) / trained * (waiting - trained)))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,87 @@
+"""The miniature experiment: equal budgets, speakers apart, and a page that says what came out."""
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from miniatures import esc50
+
+from fastloaa import AST, trainable_parameters
+from fastloaa.data import load_splits
+from fastloaa.methods import build_method
+from fastloaa.training import Recipe
+from fastloaa.training.paper import PaperRow
+from fastloaa.training.sweep_table import Outcome, SweepTable, Trial
+
+ADAPTERS = ("parallel", "time", "freq", "time-freq", "square", "lora")
+
+
+@pytest.fixture(scope="module")
+def miniature() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "examples")
+        import miniature
+
+    return miniature
+
+
+def test_all_adapters_have_the_same_number_of_parameters(miniature: ModuleType) -> None:
+    counts = {}
+    for name in ADAPTERS:
+        row = miniature.ROWS[name]
+        model = AST(10, frames=64, backbone=miniature.BACKBONE, backbone_options={"depth": miniature.DEPTH})
+        build_method(row.method, row.options).apply(model)
+        counts[name] = trainable_parameters(model)
+    head = 2 * 192 + 192 * 10 + 10
+    assert counts == dict.fromkeys(ADAPTERS, head + miniature.DEPTH * 2 * 54 * 192)  # down and up, 54 wide in all
+
+
+def test_a_fold_is_a_speaker(miniature: ModuleType, tmp_path: Path) -> None:
+    for speaker in ("theo", "jackson"):
+        for digit in range(3):
+            for take in (0, miniature.TAKES - 1, miniature.TAKES):
+                (tmp_path / "recordings").mkdir(exist_ok=True)
+                (tmp_path / "recordings" / f"{digit}_{speaker}_{take}.wav").touch()
+    table, speakers = miniature.speaker_table(tmp_path / "recordings", tmp_path / "fsdd.csv")
+    assert speakers == ["jackson", "theo"]
+    splits = load_splits(table, test_fold=2)
+    assert {clip.path.stem.split("_")[1] for clip in splits.test} == {"theo"}
+    assert {clip.path.stem.split("_")[1] for clip in splits.train} == {"jackson"}
+    assert splits.classes == ("0", "1", "2")
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (6, 0, 6)
+
+
+def test_the_rate_is_the_one_that_recognises_most(
+    miniature: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step with a rate of 1e-9 leaves a random head, some with 1e-2 tell two tones apart."""
+    torch.manual_seed(0)
+    backbone = tmp_path / "backbone.safetensors"
+    AST(2, frames=32, backbone=miniature.BACKBONE, backbone_options={"depth": miniature.DEPTH}).save(backbone)
+    base = miniature.recipe(esc50(tmp_path / "esc"), backbone, frames=32, time_mask=0, epochs=8)
+    monkeypatch.setattr(miniature, "ROWS", {"probe": miniature.ROWS["probe"]})
+    arguments = argparse.Namespace(rates=[1e-9, 1e-2], out=tmp_path / "out")
+    assert miniature.choose_rates(base, arguments) == {"probe": 1e-2}
+
+
+def test_the_page(miniature: ModuleType) -> None:
+    recipe = Recipe(data="x", backbone_options={}, frames=64)
+    trials = [Trial(name, 1, seed, recipe, Path(name)) for seed in (0, 1) for name in miniature.ROWS]
+    outcomes = [
+        Outcome(
+            t.name, 1, t.seed, 1000, 0.6 + 0.1 * t.seed + 0.05 * (t.name == "time-freq"), 0.5, 1800.0, 9, "last epoch"
+        )
+        for t in trials
+    ]
+    table = SweepTable(dict.fromkeys(miniature.ROWS, PaperRow()), trials, outcomes, {})
+    text = miniature.page({"ESC-10": table}, dict.fromkeys(miniature.ROWS, 1e-3), [1e-3])
+    for line in (
+        "| method | trainable parameters | ESC-10, % | lr | paper: EPIC-SOUNDS top-1 | paper: ESC-50 | paper: SPC-2 |",
+        "| LoAA Attn(T) FFN(F) | 1,000 | 70.0 ± 7.1 | 0.001 | 54.14 | 87.1 | 96.9 |",
+        "| LoAA Attn(T) FFN(F) | +5.0 ± 0.0 |",
+        "| square (3, 3) | +0.0 ± 0.0 |",
+    ):
+        assert line in text.splitlines()
+    assert f"1 folds, 2 seeds, {len(trials)} runs, {len(trials) / 2:.1f} hours of training" in text
