@@ -98,7 +98,7 @@ class FrontEnd(nn.Module):
         log_mel, _ = self.padded_log_mel(waveform, lengths)
         if augment is not None:
             log_mel = augment(log_mel)
-        return (log_mel - self.mean) / (2 * self.std)
+        return (log_mel - self.mean).div_(2 * self.std)
 
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The log-mel spectrogram before augmentation and normalisation.
@@ -130,8 +130,11 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
     Raises:
         ValueError: another shape or dtype.
     """
+    all_valid = lengths is None
     lengths = clip_lengths(waveform, lengths)
     waveform = waveform.float()
+    if all_valid:
+        return waveform - waveform.mean(1, keepdim=True), lengths
     valid = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
     mean = torch.where(valid, waveform, 0.0).sum(1) / lengths
     return torch.where(valid, waveform - mean[:, None], 0.0), lengths

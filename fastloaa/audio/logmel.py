@@ -10,13 +10,15 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of a mel band's power, so that silence has a logarithm: ln(FLOOR) = -15.94
+CHUNK = 1024  # frames at a time on a CPU: a batch of ten-second clips at once would fall out of its caches
+BAND = 16  # mel filters of one matrix product on a CPU
 
 
 class LogMel(nn.Module):
     """Log-mel spectrogram, equal to `torchaudio.compliance.kaldi.fbank` as AST calls it.
 
     That is: Hann window (`window_type="hanning"`), mean of each frame removed, pre-emphasis 0.97, power spectrum,
-    `use_energy=False`, `dither=0`, `snip_edges=True`. The arithmetic stays float32 under autocast and after
+    `use_energy=False`, `dither=0`, `snip_edges=True`. The precision stays what it is under autocast and after
     `model.half()`. No entries in the state dict.
 
     Args:
@@ -34,7 +36,6 @@ class LogMel(nn.Module):
     Source: Kaldi's `feature-fbank.cc`, `feature-window.cc`, by way of torchaudio.
     """
 
-    taper: Tensor
     fourier: Tensor
     mel: Tensor
 
@@ -65,14 +66,13 @@ class LogMel(nn.Module):
                 f"mel_bins={mel_bins}, low_freq={low_freq:g}, high_freq={top:g}"
             )
         self.fft_size = 1 << (self.window - 1).bit_length()  # Kaldi rounds up to a power of two
-        taper = torch.hann_window(self.window, periodic=False, dtype=torch.float64)
         # The spectrum is linear in the frame: its values on the unit vectors are its matrix.
-        matrix = self._spectrum(torch.eye(self.window, dtype=torch.float64), taper)  # [window, bins, 2]
-        fourier = matrix.permute(2, 1, 0).reshape(-1, 1, self.window)  # [2 * bins, 1, window]
-        mel, _ = get_mel_banks(mel_bins, self.fft_size, sample_rate, low_freq, high_freq, 100.0, -500.0, 1.0)
-        self.register_buffer("taper", taper.float(), persistent=False)  # [window]
+        matrix = torch.view_as_real(self._spectrum(torch.eye(self.window, dtype=torch.float64)))
+        fourier = matrix.permute(3, 2, 1, 0).reshape(-1, 1, self.window)  # [2 * bins, 1, window]
         self.register_buffer("fourier", fourier.float(), persistent=False)
-        self.register_buffer("mel", mel.T.float().contiguous(), persistent=False)  # [bins, mel_bins]
+        mel, _ = get_mel_banks(mel_bins, self.fft_size, sample_rate, low_freq, high_freq, 100.0, -500.0, 1.0)
+        self.register_buffer("mel", mel.T[1:].float().contiguous(), persistent=False)  # [bins, mel_bins]
+        self.bands = _bands(self.mel)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Log-mel power of a batch.
@@ -92,33 +92,57 @@ class LogMel(nn.Module):
                 f"a waveform of {waveform.shape[1]} samples is shorter than one window of {self.window}; pad it with "
                 f"zeros, or use FrontEnd, which takes any length"
             )
-        # On GPUs PyTorch runs float32 convolutions in TF32 unless told otherwise: ten bits, which drown a quiet band
-        # beside a loud one (2 log units on real recordings). FFTs are always float32. Graphs to be exported want the
-        # convolution, since few runtimes have an FFT; on CPUs it is the more accurate of the two.
-        convolve = waveform.device.type == "cpu" or torch.compiler.is_exporting()
         with torch.autocast(waveform.device.type, enabled=False):
-            power = self._power_by_convolution if convolve else self._power_by_fft
-            return (power(waveform.float()) @ self.mel).clamp(min=FLOOR).log()
+            if _exporting() or not len(waveform):  # few runtimes have an FFT, and MKL's takes no empty batch
+                return self._log(self._power_by_convolution(waveform) @ self.mel)
+            if waveform.device.type != "cpu":
+                return self._log(self._power_by_fft(waveform) @ self.mel)
+            clips = max(CHUNK * self.shift // waveform.shape[1], 1)
+            parts = (waveform,) if torch.compiler.is_compiling() else waveform.split(clips)
+            return torch.cat([self._log(self._by_band(self._power_by_fft(part))) for part in parts])
 
     def _power_by_convolution(self, waveform: Tensor) -> Tensor:
-        """Power spectrum `[batch, frames, bins]` with the matrix as a strided convolution."""
-        real, imaginary = F.conv1d(waveform[:, None], self.fourier, stride=self.shift).chunk(2, dim=1)
+        """Power spectrum `[batch, frames, bins]`: all linear steps as one matrix, in a strided convolution.
+
+        Not for GPUs: there PyTorch convolves float32 in TF32 unless told otherwise, ten bits, which drown a quiet band
+        beside a loud one (2 log units on real recordings).
+        """
+        real, imaginary = F.conv1d(waveform.float()[:, None], self.fourier, stride=self.shift).chunk(2, dim=1)
         return (real.square() + imaginary.square()).transpose(1, 2)
 
     def _power_by_fft(self, waveform: Tensor) -> Tensor:
-        """Power spectrum `[batch, frames, bins]` step by step."""
-        return self._spectrum(waveform.unfold(1, self.window, self.shift), self.taper).square().sum(-1)
+        """Power spectrum `[batch, frames, bins]`, float32.
 
-    def _spectrum(self, frames: Tensor, taper: Tensor) -> Tensor:
-        """Kaldi's steps up to the DFT: `[..., window]` -> real and imaginary parts `[..., bins, 2]`.
-
-        bins = fft_size / 2: the mel filters leave out the Nyquist frequency.
+        In float64 up to there where the device has it: a float32 FFT, Kaldi's among them, leaves a band 90 dB below a
+        loud tone uncertain by 4e-3 log units.
         """
-        frames = frames - frames.mean(-1, keepdim=True)
-        # The first sample's predecessor does not matter: a Hann window begins with zero.
-        emphasised = frames - PREEMPHASIS * frames.roll(1, dims=-1)
-        spectrum = torch.fft.rfft(emphasised * taper, n=self.fft_size)
-        return torch.view_as_real(spectrum[..., :-1])
+        spectrum = self._spectrum(waveform.float() if waveform.device.type == "mps" else waveform.double())
+        real, imaginary = spectrum.real.float(), spectrum.imag.float()
+        return real.square().addcmul_(imaginary, imaginary)
+
+    def _spectrum(self, waveform: Tensor) -> Tensor:
+        """Kaldi's steps up to the DFT of every frame: `[batch, samples]` -> complex `[batch, frames, bins]`.
+
+        bins = fft_size / 2 - 1: the mel filters leave out 0 Hz and the Nyquist frequency.
+        """
+        # Pre-emphasis, once for each sample instead of once for each frame that has it. It takes a constant m to
+        # (1 - 0.97) m: so much of the frame's mean is left to remove.
+        emphasised = waveform[:, 1:] - PREEMPHASIS * waveform[:, :-1]
+        mean = (1 - PREEMPHASIS) * waveform.unfold(1, self.window, self.shift).mean(-1, keepdim=True)
+        # A Hann window begins with zero, so what stands before a frame does not matter; nor does what follows it.
+        frames = F.pad(emphasised, (1, self.fft_size - self.window)).unfold(1, self.fft_size, self.shift)
+        taper = torch.hann_window(self.window, periodic=False, dtype=waveform.dtype, device=waveform.device)
+        # mean + taper * (frames - mean) in one pass: the constant on top of the windowed frame is at 0 Hz alone.
+        windowed = torch.lerp(mean, frames, F.pad(taper, (0, self.fft_size - self.window)))
+        return torch.fft.rfft(windowed)[..., 1:-1]
+
+    def _by_band(self, power: Tensor) -> Tensor:
+        """`power @ mel` without most of the zeros: a filter covers a few bins, and its neighbours nearly the same."""
+        return torch.cat([power[..., bins] @ self.mel[bins, filters] for bins, filters in self.bands], dim=-1)
+
+    @staticmethod
+    def _log(mel_power: Tensor) -> Tensor:
+        return mel_power.clamp(min=FLOOR).log()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device, but stay float32 when it is cast to half precision."""
@@ -126,6 +150,22 @@ class LogMel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"sample_rate={self.sample_rate}, mel_bins={self.mel_bins}, window={self.window}, shift={self.shift}"
+
+
+def _exporting() -> bool:
+    """Whether torch.export traces; Dynamo takes `is_exporting` for true in plain torch.compile as well (2.11)."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
+def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
+    """(bins, filters) of `BAND` neighbouring filters each; outside the bins they are all zero. mel: [bins, filters]."""
+    found = []
+    for start in range(0, mel.shape[1], BAND):
+        filters = slice(start, start + BAND)
+        covered = mel[:, filters].any(1).nonzero()
+        bins = slice(int(covered.min()), int(covered.max()) + 1) if len(covered) else slice(0, 0)
+        found.append((bins, filters))
+    return found
 
 
 def check_waveform(waveform: Tensor) -> None:

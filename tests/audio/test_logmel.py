@@ -80,7 +80,7 @@ def test_equals_kaldi(rate: int, extra: int, device: str) -> None:
 
 
 def test_fft_equals_convolution() -> None:
-    """What runs on GPUs, checked here on the CPU."""
+    """What runs, and what is exported."""
     log_mel = LogMel()
     waveform = torch.stack(list(signals(20000, 16000).values())).float()
     by_fft, by_convolution = (
@@ -88,6 +88,31 @@ def test_fft_equals_convolution() -> None:
     )
     loud = by_convolution > QUIET
     assert (by_fft - by_convolution)[loud].abs().max() <= 5e-3
+
+
+@pytest.mark.parametrize(("clips", "seconds"), [(2, 23), (3, 10), (25, 1)])
+def test_batches_of_any_size_are_their_clips(clips: int, seconds: int) -> None:
+    """On a CPU a batch is taken in parts: here clip by clip, and 10 + 10 + 5."""
+    waveform = 0.1 * torch.randn(clips, seconds * 16000)
+    log_mel = LogMel()
+    alone = torch.cat([log_mel(clip[None]) for clip in waveform])
+    torch.testing.assert_close(log_mel(waveform), alone, atol=1e-5, rtol=0)
+    assert log_mel(waveform[:0]).shape == (0, *alone.shape[1:])
+
+
+def test_gradient_equals_kaldis() -> None:
+    waveform = (0.1 * torch.randn(2, 3000, dtype=torch.float64)).requires_grad_()
+    weight = torch.randn(2, 17, 128)
+    (expected,) = torch.autograd.grad((kaldi(waveform) * weight).sum(), waveform)
+    (given,) = torch.autograd.grad((LogMel()(waveform) * weight).sum(), waveform)
+    assert (given - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_compiles_to_what_runs_without() -> None:
+    """Not to the convolution, which a GPU would run in TF32."""
+    log_mel, waveform = LogMel(), 0.1 * torch.randn(2, 4000)
+    compiled = torch.compile(log_mel, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(waveform), log_mel(waveform))
 
 
 @settings(max_examples=25, deadline=None)
