@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.shifts import Offset, fold, unfold
+from fastloaa.tracing import exporting
 
 try:
     import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
@@ -76,7 +77,7 @@ class Between:
         False, with nothing done, where a gradient is wanted, a graph is being exported, or the kernel cannot run.
         """
         wants_gradient = torch.is_grad_enabled() and buffer.requires_grad
-        if self.kernel is None or wants_gradient or torch.compiler.is_exporting() or not _runs(buffer, self):
+        if self.kernel is None or wants_gradient or exporting() or not _runs(buffer, self):
             return False
         time_major = self.token_order == "time"
         widened_activation_(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from fastloaa.audio.frontend import clip_lengths
+from fastloaa.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
 FFT_SIZE = 2048
@@ -125,7 +126,7 @@ class EpicSoundsFrontEnd(nn.Module):
         return log_mel.gather(1, source), frame <= last
 
     def _magnitude(self, waveform: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():  # few runtimes have an FFT
+        if exporting():  # few runtimes have an FFT
             real, imaginary = F.conv1d(waveform[:, None], self.fourier, stride=self.shift).chunk(2, dim=1)
             return (real.square() + imaginary.square()).sqrt().transpose(1, 2)
         return torch.fft.rfft(waveform.unfold(1, self.window, self.shift) * self.taper, n=FFT_SIZE).abs()

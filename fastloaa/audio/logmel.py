@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from fastloaa.tracing import exporting
+
 PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of a mel band's power, so that silence has a logarithm: ln(FLOOR) = -15.94
 CHUNK = 1024  # frames at a time on a CPU: a batch of ten-second clips at once would fall out of its caches
@@ -93,7 +95,7 @@ class LogMel(nn.Module):
                 f"zeros, or use FrontEnd, which takes any length"
             )
         with torch.autocast(waveform.device.type, enabled=False):
-            if _exporting() or not len(waveform):  # few runtimes have an FFT, and MKL's takes no empty batch
+            if exporting() or not len(waveform):  # few runtimes have an FFT, and MKL's takes no empty batch
                 return self._log(self._power_by_convolution(waveform) @ self.mel)
             if waveform.device.type != "cpu":
                 return self._log(self._power_by_fft(waveform) @ self.mel)
@@ -111,14 +113,9 @@ class LogMel(nn.Module):
         return (real.square() + imaginary.square()).transpose(1, 2)
 
     def _power_by_fft(self, waveform: Tensor) -> Tensor:
-        """Power spectrum `[batch, frames, bins]`, float32.
-
-        In float64 up to there where the device has it: a float32 FFT, Kaldi's among them, leaves a band 90 dB below a
-        loud tone uncertain by 4e-3 log units.
-        """
-        spectrum = self._spectrum(waveform.float() if waveform.device.type == "mps" else waveform.double())
-        real, imaginary = spectrum.real.float(), spectrum.imag.float()
-        return real.square().addcmul_(imaginary, imaginary)
+        """Power spectrum `[batch, frames, bins]`."""
+        spectrum = self._spectrum(waveform.float())
+        return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
         """Kaldi's steps up to the DFT of every frame: `[batch, samples]` -> complex `[batch, frames, bins]`.
@@ -150,11 +147,6 @@ class LogMel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"sample_rate={self.sample_rate}, mel_bins={self.mel_bins}, window={self.window}, shift={self.shift}"
-
-
-def _exporting() -> bool:
-    """Whether torch.export traces; Dynamo takes `is_exporting` for true in plain torch.compile as well (2.11)."""
-    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:

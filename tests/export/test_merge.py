@@ -300,3 +300,20 @@ def test_un_normed_adapters_read_the_residual_stream() -> None:
         middle = x + block.attn(block.norm1(x)) + block.loaa_attn(x)
         expected = middle + block.mlp(block.norm2(middle)) + block.loaa_ffn(middle)
         assert relative_error(block(x), expected) < 1e-12
+
+
+def test_compiled_in_one_graph_that_keeps_the_pass_in_place() -> None:
+    merged = merge(adapted(TokenGrid(3, 4, 1), dtype=torch.float32))
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    x = torch.randn(2, 13, 16)
+    with torch.no_grad():
+        compiled = torch.compile(merged, backend=backend, fullgraph=True)
+        torch.testing.assert_close(compiled(x), merged(x))
+    (graph,) = graphs
+    ops = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert sum("widened_activation_" in op for op in ops) == 2

@@ -1,0 +1,96 @@
+"""The whole-model benches: each script from its command line at the smallest size, and what they compute with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parents[1] / "bench"
+TINY = ["--batch", "2", "--grid", "8x2", "--depth", "1", "--dim", "64", "--rounds", "2", "--device", "cpu"]
+SAVE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {bench!r})
+import timing
+timing.RESULTS = Path({results!r})
+timing.machine = lambda device: {{"gpu": None, "cpu": "a test", "torch": "2", "date": "today", "commit": "none"}}
+import {script} as script
+sys.argv = [{script!r}, "--save", *{arguments!r}]
+script.main()
+import plot
+print(plot.plot(Path({results!r}) / "{script}-cpu-today.json"))
+"""
+
+
+def run(script: str, arguments: list[str], results: Path) -> list[dict[str, object]]:
+    """Rows that `script --save` wrote, after its picture has been drawn."""
+    code = SAVE.format(bench=str(BENCH), results=str(results), script=script, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (results / f"{script}-cpu-today.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((results / f"{script}-cpu-today.json").read_text())["rows"]
+
+
+@pytest.mark.slow
+def test_training(tmp_path: Path) -> None:
+    rows = {row["provider"]: row for row in run("training", TINY, tmp_path)}
+    head = 2 * 64 + 64 * 50 + 50
+    adapters = 2 * 2 * 64 * 36 * 3  # two sites, down and up, three taps
+    assert rows["backbone"]["trainable"] == head
+    assert rows["backbone"]["ratio"] == 1
+    equal = ("LoAA r=36 torch", "LoAA r=36 reference", "parallel r=108", "LoRA r=72")
+    assert {name: rows[name]["trainable"] for name in equal} == dict.fromkeys(equal, head + adapters)
+    assert {"LoAA r=72 torch", "Convpass r=8", "full fine-tuning"} <= set(rows)
+    assert all(row["peak_mb"] is None for row in rows.values())
+
+
+@pytest.mark.slow
+def test_inference(tmp_path: Path) -> None:
+    rows = run("inference", [*TINY, "--only", "LoAA"], tmp_path)
+    assert [row["provider"] for row in rows] == [
+        "backbone",
+        *(f"LoAA r={rank} {backend}" for rank in (36, 72) for backend in ("reference", "torch")),
+        *(f"LoAA r={rank} merged" for rank in (36, 72)),
+    ]
+    for row in rows:
+        assert row["clips_per_s"] == pytest.approx(2e3 / row["median_ms"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_frontend(tmp_path: Path) -> None:
+    rows = run("frontend", ["--batch", "2", "--seconds", "1", "--rounds", "2", "--device", "cpu"], tmp_path)
+    assert [row["provider"] for row in rows] == [
+        "front end",
+        *(f"{name}, {workers} workers" for workers in (0, 2) for name in ("front end", "kaldi.fbank")),
+    ]
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.syspath_prepend(BENCH)
+    import models
+
+    return models
+
+
+def test_ratio_is_taken_within_each_round(models: object) -> None:
+    """A machine that is slow in one round is slow for both, and must not move the ratio."""
+    timing = sys.modules["timing"].Timing
+    assert models.ratio(timing((2.0, 20.0, 3.0)), timing((1.0, 10.0, 2.0))) == 2.0  # type: ignore[attr-defined]
+
+
+def test_the_floor_has_a_gradient_back_to_the_first_block(models: object) -> None:
+    import training
+
+    case = models.Case(2, 8, 2, 2, 64, "fp32")  # type: ignore[attr-defined]
+    step = training.Step(models.Variant("backbone", "probe", {}), case, torch.device("cpu"))  # type: ignore[attr-defined]
+    reached = []
+    step.model.backbone.blocks[0].attn.qkv.register_full_backward_hook(lambda *_: reached.append(True))
+    before = step.model.head[1].weight.clone()
+    step(0)
+    assert reached
+    assert not torch.equal(step.model.head[1].weight, before)
+    assert not any(p.requires_grad for p in step.model.backbone.parameters())
