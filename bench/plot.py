@@ -96,21 +96,29 @@ def bars(axis: Axes, values: dict[str, float], form: str) -> None:
 
 
 def _case_name(row: dict[str, Any]) -> str:
-    return f"B={row['batch']}, {row['freq']}×{row['time']}, {row['depth']} blocks, {row['dtype']}"
+    dtype = "" if row["bench"] == "onnx" else f", {row['dtype']}"  # there it is the provider that says so
+    return f"B={row['batch']}, {row['freq']}×{row['time']}, {row['depth']} blocks{dtype}"
 
 
-FORMS = {"speed": draw_speed, "training": draw_models, "inference": draw_models, "frontend": draw_frontend}
+FORMS = {
+    "speed": draw_speed,
+    "training": draw_models,
+    "inference": draw_models,
+    "onnx": draw_models,
+    "frontend": draw_frontend,
+}
 
 
 def plot(path: Path) -> Path:
     """The picture of a results file, beside it."""
     results = json.loads(path.read_text())
-    rows: Rows = results["rows"]
+    rows: Rows = [row for row in results["rows"] if row["mode"] != "top-1"]
     bench = rows[0]["bench"]
     figure = FORMS[bench](rows)
     about = results["machine"]
     processor = about["gpu"] or about["cpu"]
-    figure.suptitle(f"{bench}: {processor}, torch {about['torch']}, {about['date']}, commit {about['commit']}")
+    versions = f"torch {about['torch']}, {about['date']}, commit {about['commit']}"
+    figure.suptitle(f"{bench}: {processor}\n{versions}", fontsize="medium")
     target = path.with_suffix(".png")
     with replacing(target) as temporary:
         figure.savefig(temporary, dpi=120)
