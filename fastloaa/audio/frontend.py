@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastloaa.audio.logmel import LogMel, check_waveform
+from fastloaa.tracing import exporting
 
 STATISTICS: dict[str, tuple[float, float]] = {
     "audioset": (-4.2677393, 4.5689974),
@@ -96,9 +97,8 @@ class FrontEnd(nn.Module):
             ValueError: another shape or dtype.
         """
         log_mel, _ = self.padded_log_mel(waveform, lengths)
-        if augment is not None:
-            log_mel = augment(log_mel)
-        return (log_mel - self.mean).div_(2 * self.std)
+        log_mel = log_mel.sub_(self.mean) if augment is None else augment(log_mel) - self.mean
+        return log_mel.div_(2 * self.std)
 
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The log-mel spectrogram before augmentation and normalisation.
@@ -107,14 +107,25 @@ class FrontEnd(nn.Module):
             log_mel: float32 `[batch, frames, mel_bins]`, zeros in the padding.
             valid: bool `[batch, frames]`, False in the padding.
         """
-        # Each frame loses its own mean later; without the clip's, the convolution has no large offset to cancel and
-        # rounds a thousand times less.
+        # Each frame loses its own mean later; without the clip's, what follows has no large offset to cancel and rounds
+        # a thousand times less.
+        all_valid = lengths is None
         waveform, lengths = remove_mean(waveform, lengths)
-        # Padding by a fixed amount and cutting to a fixed length keeps the shapes independent of the clip.
-        log_mel = self.log_mel(F.pad(waveform, (0, self.samples))[:, : self.samples])
+        log_mel = self.log_mel(self._cut_or_pad(waveform))
         count = (lengths - self.log_mel.window) // self.log_mel.shift + 1  # below 1: none
         valid = torch.arange(self.frames, device=waveform.device) < count[:, None]
+        if all_valid and not exporting():  # the same padding in all clips: no pass over what is none
+            frames = (waveform.shape[1] - self.log_mel.window) // self.log_mel.shift + 1
+            log_mel[:, max(frames, 0) :] = 0.0
+            return log_mel, valid
         return torch.where(valid[..., None], log_mel, 0.0), valid
+
+    def _cut_or_pad(self, waveform: Tensor) -> Tensor:
+        """[batch, samples] -> [batch, self.samples]."""
+        if exporting():  # padding by a fixed amount keeps the shapes independent of the clip
+            return F.pad(waveform, (0, self.samples))[:, : self.samples]
+        missing = self.samples - waveform.shape[1]
+        return F.pad(waveform, (0, missing)) if missing > 0 else waveform[:, : self.samples]
 
 
 def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
