@@ -8,19 +8,15 @@ import pytest
 import soundfile
 import torch
 from click.testing import Result
-from small import SMALL, small_ast, wake_adapters
+from trained_run import LABELS, write_run
 from typer.testing import CliRunner
 
-from fastloaa import AST, adapt, save_adapter
+from fastloaa import AST
 from fastloaa.audio import load_audio
 from fastloaa.cli import app
 from fastloaa.cli.export import recordings
 from fastloaa.export import Classifier
 from fastloaa.export.verify import verify
-from fastloaa.training import Recipe
-
-SHALLOW = SMALL | {"depth": 1}
-LABELS = ("dog", "rain", "saw", "sea", "clock")
 
 
 def run(*arguments: object) -> Result:
@@ -29,22 +25,8 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[AST, Path]:
-    """What a finished run leaves: its recipe and its adapters, beside the backbone they were trained on."""
-    model = small_ast(labels=LABELS, backbone_options=SHALLOW)
-    model.save(tmp_path / "backbone.safetensors")
-    recipe = Recipe(
-        data="sounds",
-        method="loaa",
-        method_options={"attn": "time", "ffn": "freq", "bottleneck": 4},
-        backbone="deit_tiny_distilled_patch16_224",
-        backbone_options=SHALLOW,
-        weights=str(tmp_path / "backbone.safetensors"),
-    )
-    recipe.save(tmp_path / "run" / "recipe.yaml")
-    adapt(model, "time", "freq", bottleneck=4)
-    wake_adapters(model)
-    save_adapter(model, tmp_path / "run" / "adapter.safetensors")
-    return model, tmp_path / "run"
+    """A finished run."""
+    return write_run(tmp_path)
 
 
 @torch.no_grad()
