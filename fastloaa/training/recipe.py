@@ -256,7 +256,16 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text that `_Loader` would read as a number in quotes."""
+    """Puts text that `_Loader` would read as a number in quotes, and text with Unicode's line breaks, in which plain
+    style would lose them.
+    """
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 for _side in (_Loader, _Dumper):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastloaa.training import OptionError, Recipe
@@ -33,6 +33,8 @@ RECIPES = st.builds(
 
 
 @given(recipe=RECIPES)
+@example(recipe=Recipe(data="next\x85line", weights="line\u2028paragraph\u2029"))
+@settings(max_examples=300, deadline=None)
 def test_yaml_round_trip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     recipe.save(path)
