@@ -84,9 +84,6 @@ def copy_bandwidth(device: torch.device, bytes_: int = 1 << 28) -> float:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What a figure must name: processor, versions, date, commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
-    ).stdout.strip()
     found: dict[str, Any] = {
         "gpu": None,
         "cpu": f"{_cpu_name()}, {torch.get_num_threads()} threads",
@@ -95,7 +92,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "onnxruntime": _onnxruntime(),
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": _commit(),
     }
     if device.type == "cuda":
         query = "clocks.sm,clocks.mem,clocks.max.sm,power.limit,driver_version"
@@ -104,6 +101,16 @@ def machine(device: torch.device) -> dict[str, Any]:
         )
         found |= {"gpu": torch.cuda.get_device_name(device), "clocks": {"query": query, "value": smi.stdout.strip()}}
     return found
+
+
+def _commit() -> str:
+    """The checkout's, "-dirty" where its code has changed since; results written before are no code."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=RESULTS.parents[1])
+
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)bench/results").returncode
+    return git("rev-parse", "--short", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
 def _onnxruntime() -> str | None:

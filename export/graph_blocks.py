@@ -141,15 +141,15 @@ class GraphLoAA(nn.Module):
             prefix_tokens=adapter.prefix_tokens,
             token_order=adapter.token_order,
         )
-        self.between, self.scale = GraphBetween(between, tokens, between.columns, keep), adapter.scale
+        self.between = GraphBetween(between, tokens, between.columns, keep)
         self.down = nn.Parameter(adapter.down.weight.permute(2, 3, 0, 1).flatten(0, 2).contiguous())
-        self.up = nn.Parameter((self.scale * adapter.up.weight).permute(0, 2, 3, 1).flatten(1).contiguous())
+        self.up = nn.Parameter((adapter.scale * adapter.up.weight).permute(0, 2, 3, 1).flatten(1).contiguous())
         self.down_bias = self.up_bias = None
         if adapter.down.bias is not None:  # on the centre tap: every token has one
             bias = F.pad(adapter.down.bias, (self.between.centre * rank, (kf * kt - 1 - self.between.centre) * rank))
             self.down_bias = nn.Parameter(bias)
         if adapter.up.bias is not None:
-            self.up_bias = nn.Parameter(self.scale * adapter.up.bias)
+            self.up_bias = nn.Parameter(adapter.scale * adapter.up.bias)
 
     def forward(self, x: Tensor, block_out: Tensor, skip: Tensor) -> Tensor:
         """All [batch, tokens, dim]; the branch and its summands, as `LoAA.forward`."""
