@@ -138,6 +138,7 @@ def show(console: Console, case: Case, lines: Sequence[Mapping[str, Any]]) -> No
         "best_ratio": "{:.3f}".format,
         "ratio": "{:.3f}".format,
         "trainable": lambda count: f"{count / 1e6:.2f}M",
+        "kept_mb": "{:.0f}".format,
         "peak_mb": "{:.0f}".format,
     }
     shown = {column: form for column, form in columns.items() if lines[0].get(column) is not None}

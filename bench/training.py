@@ -33,11 +33,28 @@ class Step:
         self.labels = torch.randint(CLASSES, (case.batch,), device=device)
 
     def __call__(self, _: int) -> None:
-        with self.case.precision(self.device):
-            loss = F.cross_entropy(self.model(self.log_mel), self.labels)
-        loss.backward()
+        self.loss().backward()
         self.optimiser.step()
         self.optimiser.zero_grad()
+
+    def loss(self) -> Tensor:
+        with self.case.precision(self.device):
+            return F.cross_entropy(self.model(self.log_mel), self.labels)
+
+    def kept_mb(self) -> float:
+        """What autograd keeps for the backward pass beside the model's own weights, in MB of 1e6 bytes."""
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage().data_ptr()
+            if storage not in weights:
+                kept[storage] = tensor  # alive, so that no other tensor takes its place
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self.loss()
+        return round(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6, 1)
 
 
 def _want_gradient(block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -62,7 +79,8 @@ def measure(case: Case, device: torch.device, found: list[Variant], rounds: int)
     steps = {variant.name: Step(variant, case, device) for variant in found}
     timings = in_turns(dict(steps), device, rounds, calls=3 if device.type == "cuda" else 1)
     about = {
-        name: {"trainable": trainable_parameters(step.model), "peak_mb": memory[name]} for name, step in steps.items()
+        name: {"trainable": trainable_parameters(step.model), "kept_mb": step.kept_mb(), "peak_mb": memory[name]}
+        for name, step in steps.items()
     }
     return rows("training", "step", case, timings, about)
 

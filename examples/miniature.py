@@ -26,7 +26,7 @@ from fastloaa.training.sweep import sweep
 from fastloaa.training.sweep_table import Spread, SweepTable, in_words
 
 DEPTH = 4
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TAKES = 20  # of each digit by each speaker
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     tables = {}
     if arguments.esc10:
         say("ESC-10", "five seconds of ten sounds, 320 clips to learn from; five folds.")
-        base = recipe(arguments.esc10, backbone, frames=512, time_mask=96, epochs=arguments.epochs or 15, **precision)
+        base = recipe(arguments.esc10, backbone, frames=512, time_mask=96, epochs=arguments.epochs or 10, **precision)
         tables["ESC-10"] = compare(base, rates, out / "esc10", arguments.seeds, arguments.folds or range(1, 6))
     if arguments.fsdd:
         table, speakers = speaker_table(arguments.fsdd, out / "fsdd.csv")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastloaa.adapter import Kernel, LoAA, kernel_size
 from fastloaa.functional import Backend
 from fastloaa.grid import TokenGrid
+from fastloaa.normed import NormedFrom, norm_once
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
     from transformers import ASTForAudioClassification
@@ -88,12 +89,19 @@ class AdaptedBlock(OpenBlock):
 
     def forward(self, x: Tensor, **attention: Any) -> Tensor:
         """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
-        normed = self.norm1(x)
-        out = self.attention_out(normed, **attention)
-        x = x + out if self.loaa_attn is None else self.loaa_attn(normed if self.normed_input else x, out, x)
-        normed = self.norm2(x)
-        out = self.ffn_out(normed)
-        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed if self.normed_input else x, out, x)
+        normed, source = norm_once(self.norm1, x)
+        x = beside(self.loaa_attn, self.normed_input, normed, self.attention_out(normed, **attention), x, source)
+        normed, source = norm_once(self.norm2, x)
+        return beside(self.loaa_ffn, self.normed_input, normed, self.ffn_out(normed), x, source)
+
+
+def beside(
+    loaa: LoAA | None, normed_input: bool, normed: Tensor, out: Tensor, x: Tensor, source: NormedFrom | None
+) -> Tensor:
+    """The residual stream x after a block's output and the adapter beside it, if there is one."""
+    if loaa is None:
+        return x + out
+    return loaa(normed, out, x, source) if normed_input else loaa(x, out, x)
 
 
 def adapt(

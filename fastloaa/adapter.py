@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.functional import Backend, Choice, choose_backend, loaa
 from fastloaa.grid import TokenGrid, TokenOrder
+from fastloaa.normed import NormedFrom
 
 Kernel = Literal["time", "freq", "linear"] | tuple[int, int]
 KERNELS: dict[str, tuple[int, int]] = {"time": (1, 3), "freq": (3, 1), "linear": (1, 1)}
@@ -109,12 +110,19 @@ class LoAA(nn.Module):
         super()._load_from_state_dict(*args, **options)
         self.initialisation = None
 
-    def forward(self, x: Tensor, block_out: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        block_out: Tensor | None = None,
+        skip: Tensor | None = None,
+        normed_from: NormedFrom | None = None,
+    ) -> Tensor:
         """The branch, plus `block_out` and `skip` where given, in one pass.
 
         Args:
             x: [batch, tokens, dim], the normed input of the block.
             block_out, skip: [batch, tokens, dim], the block's own output and the residual stream.
+            normed_from: what x is the LayerNorm of, where training is to recompute x rather than keep it (`loaa`).
 
         Returns:
             [batch, tokens, dim].
@@ -135,6 +143,7 @@ class LoAA(nn.Module):
             down_bias=self.down.bias,
             up_bias=self.up.bias,
             hidden_mask=hidden_mask,
+            normed_from=normed_from,
             scale=self.scale,
             activation=self.activation,
             backend=self.backend,

@@ -36,11 +36,15 @@ def _forward(
     mask: Tensor | None,
     block_out: Tensor | None,
     skip: Tensor | None,
+    residual: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
     freq_bins: int,
     prefix_tokens: int,
     time_major: bool,
     scale: float,
     activation: str,
+    norm_eps: float,
     keep_pre: bool,
 ) -> tuple[Tensor, Tensor]:
     branch = (x, down, up, down_bias, up_bias, mask)

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
+from fastloaa.normed import NormedFrom
 from fastloaa.reference import loaa_reference
 
 try:
@@ -47,6 +48,7 @@ def loaa(
     down_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     hidden_mask: Tensor | None = None,
+    normed_from: NormedFrom | None = None,
     scale: float = 1.0,
     activation: str = "gelu",
     backend: Backend = "auto",
@@ -63,6 +65,8 @@ def loaa(
         block_out, skip: [batch, tokens, dim], added to the branch in the same pass.
         down_bias: [r]; up_bias: [dim].
         hidden_mask: [batch, tokens, r], multiplied onto the hidden activations (dropout).
+        normed_from: what x is the LayerNorm of. The backward pass then recomputes x, and nothing as wide as the model
+            is kept for it; "reference" keeps x all the same. x gets its gradient as ever, `normed_from` none.
         activation: "gelu" (exact), "gelu_tanh", "relu" or "silu".
         backend: see `choose_backend`.
 
@@ -92,14 +96,17 @@ def loaa(
     down, up = down_weight.to(dtype), up_weight.to(dtype)
     extras = [None if t is None else t.to(dtype) for t in (down_bias, up_bias, hidden_mask)]
     if choice.backend == "triton":
-        return _fused(x, down, up, extras, block_out, skip, grid, scale, activation)
+        return _fused(x, down, up, extras, block_out, skip, normed_from, grid, scale, activation)
     x = x.to(dtype)
     names = ("down_bias", "up_bias", "hidden_mask")
     branch: dict[str, Any] = {**dict(zip(names, extras, strict=True)), "scale": scale, "activation": activation}
-    if choice.backend == "torch" and all(t is None or t.dtype == dtype for t in (block_out, skip)):
-        return loaa_gemm_shift(x, down, up, grid, block_out=block_out, skip=skip, **branch)
-    run = loaa_gemm_shift if choice.backend == "torch" else loaa_reference
-    out = run(x, down, up, grid, **branch)
+    if choice.backend == "reference":
+        out = loaa_reference(x, down, up, grid, **branch)
+    elif all(t is None or t.dtype == dtype for t in (block_out, skip)):
+        branch |= {"block_out": block_out, "skip": skip, "normed_from": normed_from}
+        return loaa_gemm_shift(x, down, up, grid, **branch)
+    else:
+        out = loaa_gemm_shift(x, down, up, grid, normed_from=normed_from, **branch)
     for summand in (block_out, skip):
         out = out if summand is None else out + summand
     return out
@@ -112,6 +119,7 @@ def _fused(
     extras: list[Tensor | None],
     block_out: Tensor | None,
     skip: Tensor | None,
+    normed_from: NormedFrom | None,
     grid: TokenGrid,
     scale: float,
     activation: str,
@@ -120,8 +128,9 @@ def _fused(
     tensors = (x, down, up, *extras, block_out, skip)
     keep_pre = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     time_major = grid.token_order == "time"
-    settings = (grid.freq_bins, grid.prefix_tokens, time_major, scale, activation, keep_pre)
-    return loaa_forward(*tensors, *settings)[0]
+    *source, eps = (normed_from if keep_pre else None) or (None, None, None, 0.0)
+    settings = (grid.freq_bins, grid.prefix_tokens, time_major, scale, activation)
+    return loaa_forward(*tensors, *source, *settings, eps, keep_pre)[0]
 
 
 def choose_backend(

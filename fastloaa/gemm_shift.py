@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
+from fastloaa.normed import NormedFrom, recompute
 from fastloaa.shifts import fold, negated, offsets, unfold
 
 
@@ -30,26 +31,41 @@ def loaa_gemm_shift(
     activation: str = "gelu",
     block_out: Tensor | None = None,
     skip: Tensor | None = None,
+    normed_from: NormedFrom | None = None,
 ) -> Tensor:
     """The branch plus the summands that are given; shapes as in `loaa_reference`, summands [batch, tokens, dim].
 
-    All tensors have x's dtype and device.
+    All tensors have x's dtype and device, but for those of `normed_from`, from which the backward pass recomputes x.
     """
     tensors = (x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _GemmShift.apply(*tensors, grid, scale, activation)
+        residual, *norm = normed_from or (None, None, None, 0.0)
+        return _GemmShift.apply(*map(_alias, tensors), grid, scale, activation, _alias(residual), *norm)
     return forward(*tensors, grid, scale, activation)[0]
 
 
+def _alias(tensor: Tensor | None) -> Tensor | None:
+    """The same tensor as another object for Dynamo, which loses gradients of one that a Function is given twice.
+
+    The residual stream is both `skip` and what x is normed from. See pytorch/pytorch#181146, mended after 2.11.
+    """
+    return tensor.view_as(tensor) if tensor is not None and torch.compiler.is_compiling() else tensor
+
+
 class _GemmShift(torch.autograd.Function):
-    """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it."""
+    """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it.
+
+    Of x it keeps what x is normed from, where that is known.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:
-        _, _, hidden_mask, _, _, *settings = rest
-        out, pre = forward(x, down_weight, up_weight, *rest)
-        ctx.save_for_backward(x, down_weight, up_weight, hidden_mask, pre)
-        ctx.settings = settings
+        *branch, residual, norm_weight, norm_bias, eps = rest
+        _, _, hidden_mask, _, _, *settings = branch
+        out, pre = forward(x, down_weight, up_weight, *branch)
+        ctx.settings, ctx.norm_eps, ctx.x_dtype = settings, eps, x.dtype
+        kept = x if residual is None else None
+        ctx.save_for_backward(kept, residual, norm_weight, norm_bias, down_weight, up_weight, hidden_mask, pre)
         return out
 
     @staticmethod
@@ -59,8 +75,10 @@ class _GemmShift(torch.autograd.Function):
             ctx.needs_input_grad[:8]
         )
         # Read once: activation checkpointing recomputes them at each access.
-        x, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
+        x, residual, norm_weight, norm_bias, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
         grid, scale, activation = ctx.settings
+        if x is None:
+            x = recompute(NormedFrom(residual, norm_weight, norm_bias, ctx.norm_eps), ctx.x_dtype)
         needs = (need_x, need_down, need_up, need_down_bias or need_mask)
         d_x, d_down, d_up, d_hidden, d_pre = backward(
             grad, x, down_weight, up_weight, hidden_mask, pre, grid, scale, activation, *needs
@@ -75,7 +93,7 @@ class _GemmShift(torch.autograd.Function):
             # The summands' gradient is the incoming one itself: passed through, never copied.
             grad if need_block else None,
             grad if need_skip else None,
-            *(None,) * 3,
+            *(None,) * 7,
         )
 
 

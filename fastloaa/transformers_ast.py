@@ -5,7 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import ASTLayer
 
+from fastloaa.adapt import beside
 from fastloaa.adapter import LoAA
+from fastloaa.normed import norm_once
 
 
 class AdaptedASTLayer(ASTLayer):
@@ -32,9 +34,8 @@ class AdaptedASTLayer(ASTLayer):
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """[batch, tokens, dim] -> the same."""
         x = hidden_states
-        normed = self.layernorm_before(x)
+        normed, source = norm_once(self.layernorm_before, x)
         out = self.dropout(self.attention(normed, attention_mask, **kwargs)[0])
-        x = x + out if self.loaa_attn is None else self.loaa_attn(normed if self.normed_input else x, out, x)
-        normed = self.layernorm_after(x)
-        out = self.dropout(self.mlp(normed))
-        return x + out if self.loaa_ffn is None else self.loaa_ffn(normed if self.normed_input else x, out, x)
+        x = beside(self.loaa_attn, self.normed_input, normed, out, x, source)
+        normed, source = norm_once(self.layernorm_after, x)
+        return beside(self.loaa_ffn, self.normed_input, normed, self.dropout(self.mlp(normed)), x, source)

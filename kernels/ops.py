@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from fastloaa.kernels import launch
+from fastloaa.normed import NormedFrom, recompute
 
 # The environment is Triton's own interface for its interpreter, read when kernels are defined.
 INTERPRETED: bool = triton.knobs.runtime.interpret
@@ -26,14 +27,21 @@ def loaa_forward(
     mask: Tensor | None,
     block_out: Tensor | None,
     skip: Tensor | None,
+    residual: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
     freq_bins: int,
     prefix_tokens: int,
     time_major: bool,
     scale: float,
     activation: str,
+    norm_eps: float,
     keep_pre: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(out [batch, tokens, dim], pre [batch, tokens, r] or empty); see `launch.forward`."""
+    """(out [batch, tokens, dim], pre [batch, tokens, r] or empty); see `launch.forward`.
+
+    With `residual` and the norm's parameters the backward pass recomputes x, see `fastloaa.normed`.
+    """
     geometry = launch.Geometry(freq_bins, prefix_tokens, time_major)
     return launch.forward(x, down, up, down_bias, up_bias, mask, block_out, skip, geometry, scale, activation, keep_pre)
 
@@ -48,11 +56,15 @@ def _(
     mask: Tensor | None,
     block_out: Tensor | None,
     skip: Tensor | None,
+    residual: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
     freq_bins: int,
     prefix_tokens: int,
     time_major: bool,
     scale: float,
     activation: str,
+    norm_eps: float,
     keep_pre: bool,
 ) -> tuple[Tensor, Tensor]:
     out = x.new_empty(x.shape, dtype=launch.result_dtype(down, block_out, skip))
@@ -108,16 +120,19 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, down, up, _, _, mask, _, _, *settings, keep_pre = inputs
+    x, down, up, _, _, mask, _, _, residual, norm_weight, norm_bias, *ctx.settings, ctx.norm_eps, keep_pre = inputs
     if not keep_pre:
         raise RuntimeError("loaa_forward was asked for gradients with keep_pre=False; call fastloaa.loaa, which knows")
-    ctx.save_for_backward(x, down, up, mask, output[1])
-    ctx.settings = settings
+    kept = x if residual is None else None
+    ctx.save_for_backward(kept, residual, norm_weight, norm_bias, down, up, mask, output[1])
+    ctx.x_dtype = x.dtype
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    x, down, up, mask, pre = ctx.saved_tensors
+    x, residual, norm_weight, norm_bias, down, up, mask, pre = ctx.saved_tensors
+    if x is None:
+        x = recompute(NormedFrom(residual, norm_weight, norm_bias, ctx.norm_eps), ctx.x_dtype)
     scale = ctx.settings[3]
     need_x, need_down, need_up, need_down_bias, need_up_bias, need_mask, need_block, need_skip = ctx.needs_input_grad[
         :8
@@ -141,7 +156,7 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Any, ...]:
         None,
         dy if need_block else None,
         dy if need_skip else None,
-        *(None,) * 6,
+        *(None,) * 10,
     )
 
 

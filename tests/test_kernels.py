@@ -120,6 +120,7 @@ def call(*, summands: bool = True, dtype: torch.dtype = torch.float32) -> dict[s
 
 
 ORDER = ("x", "down_weight", "up_weight", "down_bias", "up_bias", "hidden_mask", "block_out", "skip")
+NOT_NORMED = (None, None, None)
 SETTINGS = (3, 2, False, 0.7, "silu")
 
 
@@ -127,7 +128,7 @@ SETTINGS = (3, 2, False, 0.7, "silu")
 def test_the_op_on_cpu_tensors_is_the_torch_backend(summands: bool) -> None:
     """One call site serves every device: values and gradients of the op equal those of the "torch" backend."""
     inputs = call(summands=summands, dtype=torch.float64)
-    out, _ = loaa_forward(*(inputs.get(name) for name in ORDER), *SETTINGS, True)
+    out, _ = loaa_forward(*(inputs.get(name) for name in ORDER), *NOT_NORMED, *SETTINGS, 0.0, True)
     expected = loaa(**inputs, freq_bins=3, prefix_tokens=2, scale=0.7, activation="silu", backend="torch")
     torch.testing.assert_close(out, expected)
     wanted = [tensor for tensor in inputs.values() if tensor.requires_grad]
@@ -138,7 +139,7 @@ def test_the_op_on_cpu_tensors_is_the_torch_backend(summands: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck_on_cpu_tensors(dtype: torch.dtype) -> None:
     inputs = call(dtype=dtype)
-    torch.library.opcheck(loaa_forward, [*(inputs[name] for name in ORDER), *SETTINGS, True])
+    torch.library.opcheck(loaa_forward, [*(inputs[name] for name in ORDER), *NOT_NORMED, *SETTINGS, 0.0, True])
     x, down, up, mask = (inputs[name].detach() for name in ("x", "down_weight", "up_weight", "hidden_mask"))
     pre, dy = torch.randn_like(mask), torch.randn_like(x)
     torch.library.opcheck(loaa_backward, [dy, x, down, up, mask, pre, *SETTINGS, True, True, True])
@@ -148,4 +149,4 @@ def test_opcheck_on_cpu_tensors(dtype: torch.dtype) -> None:
 def test_gradients_need_the_pre_activation() -> None:
     inputs = call()
     with pytest.raises(RuntimeError, match=r"keep_pre=False; call fastloaa\.loaa"):
-        loaa_forward(*(inputs[name] for name in ORDER), *SETTINGS, False)
+        loaa_forward(*(inputs[name] for name in ORDER), *NOT_NORMED, *SETTINGS, 0.0, False)

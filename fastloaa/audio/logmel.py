@@ -69,11 +69,11 @@ class LogMel(nn.Module):
             )
         self.fft_size = 1 << (self.window - 1).bit_length()  # Kaldi rounds up to a power of two
         # The spectrum is linear in the frame: its values on the unit vectors are its matrix.
-        matrix = torch.view_as_real(self._spectrum(torch.eye(self.window, dtype=torch.float64)))
-        fourier = matrix.permute(3, 2, 1, 0).reshape(-1, 1, self.window)  # [2 * bins, 1, window]
-        self.register_buffer("fourier", fourier.float(), persistent=False)
+        fourier = self._spectrum(torch.eye(self.window, dtype=torch.float64))  # [window, 1 frame, 2 * bins]
+        self.register_buffer("fourier", fourier.permute(2, 1, 0).float().contiguous(), persistent=False)
         mel, _ = get_mel_banks(mel_bins, self.fft_size, sample_rate, low_freq, high_freq, 100.0, -500.0, 1.0)
-        self.register_buffer("mel", mel.T[1:].float().contiguous(), persistent=False)  # [bins, mel_bins]
+        mel = mel.T[1:].float().repeat_interleave(2, 0)  # the sum of both parts' squares is left to the product
+        self.register_buffer("mel", mel, persistent=False)  # [2 * bins, mel_bins]
         self.bands = _bands(self.mel)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -96,50 +96,46 @@ class LogMel(nn.Module):
             )
         with torch.autocast(waveform.device.type, enabled=False):
             if exporting() or not len(waveform):  # few runtimes have an FFT, and MKL's takes no empty batch
-                return self._log(self._power_by_convolution(waveform) @ self.mel)
+                return self._log(self._spectrum_by_convolution(waveform).square() @ self.mel)
             if waveform.device.type != "cpu":
-                return self._log(self._power_by_fft(waveform) @ self.mel)
+                return self._log(self._spectrum(waveform.float()).square() @ self.mel)
             clips = max(CHUNK * self.shift // waveform.shape[1], 1)
             parts = (waveform,) if torch.compiler.is_compiling() else waveform.split(clips)
-            return torch.cat([self._log(self._by_band(self._power_by_fft(part))) for part in parts])
+            return torch.cat([self._log(self._by_band(self._spectrum(part.float()).square())) for part in parts])
 
-    def _power_by_convolution(self, waveform: Tensor) -> Tensor:
-        """Power spectrum `[batch, frames, bins]`: all linear steps as one matrix, in a strided convolution.
+    def _spectrum_by_convolution(self, waveform: Tensor) -> Tensor:
+        """`_spectrum`: all its steps are linear, so they are one matrix, in a strided convolution.
 
         Not for GPUs: there PyTorch convolves float32 in TF32 unless told otherwise, ten bits, which drown a quiet band
         beside a loud one (2 log units on real recordings).
         """
-        real, imaginary = F.conv1d(waveform.float()[:, None], self.fourier, stride=self.shift).chunk(2, dim=1)
-        return (real.square() + imaginary.square()).transpose(1, 2)
-
-    def _power_by_fft(self, waveform: Tensor) -> Tensor:
-        """Power spectrum `[batch, frames, bins]`."""
-        spectrum = self._spectrum(waveform.float())
-        return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        return F.conv1d(waveform.float()[:, None], self.fourier, stride=self.shift).transpose(1, 2)
 
     def _spectrum(self, waveform: Tensor) -> Tensor:
-        """Kaldi's steps up to the DFT of every frame: `[batch, samples]` -> complex `[batch, frames, bins]`.
+        """Kaldi's steps up to the DFT of every frame: `[batch, samples]` -> `[batch, frames, 2 * bins]`.
 
-        bins = fft_size / 2 - 1: the mel filters leave out 0 Hz and the Nyquist frequency.
+        Real and imaginary parts in turn, as an FFT leaves them in memory. bins = fft_size / 2 - 1: the mel filters
+        leave out 0 Hz and the Nyquist frequency.
         """
         # Pre-emphasis, once for each sample instead of once for each frame that has it. It takes a constant m to
         # (1 - 0.97) m: so much of the frame's mean is left to remove.
-        emphasised = waveform[:, 1:] - PREEMPHASIS * waveform[:, :-1]
+        emphasised = torch.sub(waveform[:, 1:], waveform[:, :-1], alpha=PREEMPHASIS)
         mean = (1 - PREEMPHASIS) * waveform.unfold(1, self.window, self.shift).mean(-1, keepdim=True)
         # A Hann window begins with zero, so what stands before a frame does not matter; nor does what follows it.
         frames = F.pad(emphasised, (1, self.fft_size - self.window)).unfold(1, self.fft_size, self.shift)
         taper = torch.hann_window(self.window, periodic=False, dtype=waveform.dtype, device=waveform.device)
         # mean + taper * (frames - mean) in one pass: the constant on top of the windowed frame is at 0 Hz alone.
         windowed = torch.lerp(mean, frames, F.pad(taper, (0, self.fft_size - self.window)))
-        return torch.fft.rfft(windowed)[..., 1:-1]
+        return torch.view_as_real(torch.fft.rfft(windowed)[..., 1:-1]).flatten(-2)
 
-    def _by_band(self, power: Tensor) -> Tensor:
-        """`power @ mel` without most of the zeros: a filter covers a few bins, and its neighbours nearly the same."""
-        return torch.cat([power[..., bins] @ self.mel[bins, filters] for bins, filters in self.bands], dim=-1)
+    def _by_band(self, squares: Tensor) -> Tensor:
+        """`squares @ mel` without most of the zeros: a filter covers a few bins, and its neighbours nearly the same."""
+        return torch.cat([squares[..., rows] @ self.mel[rows, filters] for rows, filters in self.bands], dim=-1)
 
     @staticmethod
     def _log(mel_power: Tensor) -> Tensor:
-        return mel_power.clamp(min=FLOOR).log()
+        """In place."""
+        return mel_power.clamp_(min=FLOOR).log_()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device, but stay float32 when it is cast to half precision."""
@@ -150,13 +146,13 @@ class LogMel(nn.Module):
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
-    """(bins, filters) of `BAND` neighbouring filters each; outside the bins they are all zero. mel: [bins, filters]."""
+    """(rows, filters) of `BAND` neighbouring filters each; outside the rows they are all zero. mel: [rows, filters]."""
     found = []
     for start in range(0, mel.shape[1], BAND):
         filters = slice(start, start + BAND)
         covered = mel[:, filters].any(1).nonzero()
-        bins = slice(int(covered.min()), int(covered.max()) + 1) if len(covered) else slice(0, 0)
-        found.append((bins, filters))
+        rows = slice(int(covered.min()), int(covered.max()) + 1) if len(covered) else slice(0, 0)
+        found.append((rows, filters))
     return found
 
 

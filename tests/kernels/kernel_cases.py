@@ -92,7 +92,7 @@ def scattered(tensor: Tensor) -> Tensor:
 def results(case: Case, inputs: dict[str, Tensor], backend: str, grad: Tensor | None = None) -> dict[str, Tensor]:
     """The output and the gradient of every input that wants one, for an incoming gradient."""
     out = case.call(inputs, backend)
-    wanted = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
+    wanted = {name: tensor for name, tensor in inputs.items() if isinstance(tensor, Tensor) and tensor.requires_grad}
     if grad is None:
         grad = draw(tuple(out.shape), 9).to(out.dtype)
     grads = torch.autograd.grad(out, list(wanted.values()), grad.to(out.dtype))

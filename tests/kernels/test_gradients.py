@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastloaa import LoAA
 from fastloaa.kernels import prepare
+from fastloaa.normed import NormedFrom, recompute
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -28,6 +29,23 @@ def test_summands_gradients_are_passed_through_not_copied() -> None:
     grad = draw(tuple(out.shape), 9).float()
     d_block, d_skip = torch.autograd.grad(out, [inputs["block_out"], inputs["skip"]], grad)
     assert d_block.data_ptr() == grad.data_ptr() == d_skip.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_x_recomputed_is_x_kept(dtype: torch.dtype) -> None:
+    """The same gradients, and of x nothing is kept."""
+    case = Case(mask=True, bias=True)
+    inputs = case.inputs(dtype)
+    source = NormedFrom(*(draw(shape, 3) for shape in ((2, case.tokens, case.dim), (case.dim,), (case.dim,))), 1e-6)
+    inputs["x"] = recompute(source, dtype).requires_grad_()
+    kept = results(case, inputs, "triton")
+    saved: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        recomputed = results(case, inputs | {"normed_from": source}, "triton")
+    assert source.residual.data_ptr() in saved
+    assert inputs["x"].data_ptr() not in saved
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, recomputed[name]), name
 
 
 @pytest.fixture

@@ -7,13 +7,17 @@ from torch import Tensor
 
 from fastloaa import LoAA
 from fastloaa.kernels.ops import loaa_backward, loaa_forward
+from fastloaa.normed import norm_once
 
 
-def forward_arguments(case: Case, dtype: torch.dtype) -> list[object]:
+def forward_arguments(case: Case, dtype: torch.dtype, normed: bool = False) -> list[object]:
     inputs = case.inputs(dtype)
     names = ("x", "down_weight", "up_weight", "down_bias", "up_bias", "hidden_mask", "block_out", "skip")
-    settings = [case.freq, case.prefix, case.order == "time", case.scale, case.activation]
-    return [*(inputs.get(name) for name in names), *settings, True]
+    source = [None] * 3
+    if normed:  # residual, weight and bias
+        source = [draw(shape, 3).to(dtype) for shape in ((case.batch, case.tokens, case.dim), (case.dim,), (case.dim,))]
+    settings = [case.freq, case.prefix, case.order == "time", case.scale, case.activation, 1e-6]
+    return [*(inputs.get(name) for name in names), *source, *settings, True]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -23,13 +27,14 @@ def forward_arguments(case: Case, dtype: torch.dtype) -> list[object]:
 def test_opcheck_forward(case: Case, dtype: torch.dtype) -> None:
     """Schema, autograd registration, fakes, and AOT dispatch with dynamic shapes."""
     torch.library.opcheck(loaa_forward, forward_arguments(case, dtype))
+    torch.library.opcheck(loaa_forward, forward_arguments(case, dtype, normed=True))
 
 
 @pytest.mark.parametrize("wanted", [(True, True, True), (False, True, False), (True, False, False)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_opcheck_backward(dtype: torch.dtype, wanted: tuple[bool, bool, bool]) -> None:
     case = Case(mask=True)
-    x, down, up, _, _, mask, _, _, *settings, _ = forward_arguments(case, dtype)
+    x, down, up, _, _, mask, _, _, _, _, _, *settings, _, _ = forward_arguments(case, dtype)
     pre = draw((case.batch, case.tokens, case.rank), 1).to(dtype)
     dy = draw((case.batch, case.tokens, case.dim), 2).to(dtype)
     tensors = [None if t is None else t.detach() for t in (dy, x, down, up, mask, pre)]  # type: ignore[attr-defined]
@@ -50,8 +55,8 @@ class Block(torch.nn.Module):
         torch.nn.init.normal_(self.adapter.up.weight, std=0.3)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x)
-        return self.adapter(normed, self.block(normed), x)
+        normed, source = norm_once(self.norm, x)
+        return self.adapter(normed, self.block(normed), x, source)
 
 
 def step(module: torch.nn.Module, model: Block, x: Tensor) -> list[Tensor]:
