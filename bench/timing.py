@@ -35,6 +35,8 @@ class Timing:
         return statistics.median(self.samples)
 
     def percentile(self, share: int) -> float:
+        if len(self.samples) == 1:
+            return self.best
         return statistics.quantiles(self.samples, n=100, method="inclusive")[share - 1]
 
 

@@ -50,6 +50,7 @@ def evaluate(
             loss=recipe.loss,
             precision=recipe.precision,
             multi_label=splits.multi_label,
+            views=recipe.views,
         )
     if as_json:
         print(json.dumps(_plain(found, splits.classes) | {"run": str(run), "data": source, "split": split}, indent=2))

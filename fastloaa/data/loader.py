@@ -1,7 +1,7 @@
 """From clips to batches, past files that cannot be read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from fastloaa.audio.decode import AudioError
 from fastloaa.data.clips import Clip, DataError
-from fastloaa.data.reading import read_clip
+from fastloaa.data.reading import clip_seconds, read_clip
 
 CACHE_BYTES = 1 << 30
 """Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
@@ -20,6 +20,7 @@ CACHE_BYTES = 1 << 30
 class Sample:
     """One clip as read: its waveform, float32 `[samples]`, or the one-line `error` of a file that is no sound."""
 
+    index: int  # of the clip in its data set
     path: str
     target: Tensor  # [num_classes], float32, 0 or 1
     waveform: Tensor | None
@@ -34,6 +35,7 @@ class Batch:
         waveform: float32 `[batch, samples]`, zero-padded at the end to the longest clip.
         lengths: int64 `[batch]`, samples of each clip before padding.
         targets: float32 `[batch, num_classes]`, 1 for the classes of a clip and 0 for others.
+        indices: int64 `[batch]`, which clips of the data set they are.
         paths: the files, one per row, with track and segment where a clip has them.
         broken: one-line errors of files that could not be read; they have no row.
     """
@@ -41,6 +43,7 @@ class Batch:
     waveform: Tensor
     lengths: Tensor
     targets: Tensor
+    indices: Tensor
     paths: tuple[str, ...]
     broken: tuple[str, ...]
 
@@ -53,6 +56,7 @@ class Batch:
             self.waveform.to(device, non_blocking=non_blocking),
             self.lengths.to(device, non_blocking=non_blocking),
             self.targets.to(device, non_blocking=non_blocking),
+            self.indices.to(device, non_blocking=non_blocking),
             self.paths,
             self.broken,
         )
@@ -61,7 +65,9 @@ class Batch:
 class ClipDataset(Dataset[Sample]):
     """Clips decoded on demand, as float32 mono at one rate; a file that cannot be read gives its error instead.
 
-    Of a segment, nothing but the segment is decoded.
+    Of a segment, nothing but the segment is decoded. A clip longer than `max_seconds` is cut at its end, or where an
+    index says so: `dataset[index, place]` is a window of `max_seconds` that begins at a share `place` of what is too
+    much, from 0.0, the clip's beginning, to 1.0, its end. Such windows are decoded anew each time.
 
     With `cache`, waveforms stay in memory, up to `CACHE_BYTES`, so that later epochs do not decode again; what does
     not fit is decoded each time. Workers of a DataLoader each keep their own: give it `persistent_workers=True`,
@@ -71,7 +77,7 @@ class ClipDataset(Dataset[Sample]):
         clips: what to read.
         sample_rate: rate of the waveforms in Hz.
         num_classes: length of the targets; labels must be below it.
-        max_seconds: cut longer clips at the end; None keeps all.
+        max_seconds: cut longer clips; None keeps all.
         cache: keep decoded waveforms.
 
     Raises:
@@ -101,14 +107,37 @@ class ClipDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, at: int | tuple[int, float]) -> Sample:
+        index, place = at if isinstance(at, tuple) else (at, 0.0)
         clip = self.clips[index]
         target = torch.zeros(self.num_classes)
         target[list(clip.labels)] = 1
         try:
-            return Sample(str(clip), target, self._waveform(index))
+            return Sample(index, str(clip), target, self._window(index, place) if place else self._waveform(index))
         except AudioError as error:
-            return Sample(str(clip), target, None, str(error))
+            return Sample(index, str(clip), target, None, str(error))
+
+    def is_cut(self, index: int) -> bool:
+        """Whether the clip is longer than `max_seconds`, as far as can be told; only headers are read."""
+        try:
+            return self._too_much(index) > 0
+        except AudioError:
+            return False
+
+    def _too_much(self, index: int) -> float:
+        """Seconds beyond `max_seconds`, at most 0 where there are none."""
+        return (
+            0.0 if self.max_samples is None else clip_seconds(self.clips[index]) - self.max_samples / self.sample_rate
+        )
+
+    def _window(self, index: int, place: float) -> Tensor:
+        too_much = self._too_much(index)
+        if self.max_samples is None or too_much <= 0:
+            return self._waveform(index)
+        clip = self.clips[index]
+        start = clip.start + place * too_much
+        stop = start + self.max_samples / self.sample_rate
+        return read_clip(replace(clip, start=start, stop=stop), self.sample_rate)[: self.max_samples]
 
     def _waveform(self, index: int) -> Tensor:
         if index in self._cache:
@@ -126,10 +155,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """A `Batch` of the samples that could be read, with the errors of the others: a DataLoader's `collate_fn`."""
     waveforms = [sample.waveform for sample in samples if sample.waveform is not None]
     readable = torch.tensor([sample.waveform is not None for sample in samples])
+    indices = torch.tensor([sample.index for sample in samples])
     return Batch(
         waveform=pad_sequence(waveforms, batch_first=True) if waveforms else torch.zeros(0, 0),
         lengths=torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64),
         targets=torch.stack([sample.target for sample in samples])[readable],
+        indices=indices[readable],
         paths=tuple(sample.path for sample in samples if sample.waveform is not None),
         broken=tuple(sample.error for sample in samples if sample.error is not None),
     )

@@ -46,7 +46,8 @@ def collate_share(samples: Sequence[Sample], num_classes: int) -> Batch:
     """`collate` for a share that may be empty."""
     if samples:
         return collate(samples)
-    return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, num_classes), (), ())
+    none = torch.zeros(0, dtype=torch.int64)
+    return Batch(torch.zeros(0, 0), none, torch.zeros(0, num_classes), none, (), ())
 
 
 def gather_batch(batch: Batch) -> Batch:
@@ -58,6 +59,7 @@ def gather_batch(batch: Batch) -> Batch:
         waveform=gather_rows(pad_across_processes(batch.waveform, dim=1)),
         lengths=gather_rows(batch.lengths),
         targets=gather_rows(batch.targets),
+        indices=gather_rows(batch.indices),
         paths=tuple(path for paths, _ in files for path in paths),
         broken=tuple(error for _, errors in files for error in errors),
     )

@@ -27,6 +27,7 @@ def evaluate(
     loss: Loss = "cross_entropy",
     precision: Precision = "auto",
     multi_label: bool = False,
+    views: int = 1,
 ) -> Evaluation:
     """Run `model` over `clips` where it is, without augmentation; the model's mode is left as it was.
 
@@ -38,25 +39,30 @@ def evaluate(
         loss: "cross_entropy" or "bce".
         precision: as in a `Recipe`.
         multi_label: clips may have several labels; there is no accuracy then.
+        views: windows of a clip longer than the model's frames, evenly from its start to its end, whose logits are
+            averaged; 1 is the start alone.
 
     Raises:
         DataError: clips with several labels unless `multi_label`, or not one that can be read.
         TrainingError: the model's answers are not finite.
     """
-    loader = evaluation_loader(model, clips, batch_size, workers, multi_label)
+    loader = evaluation_loader(model, clips, batch_size, workers, multi_label, views)
     return evaluate_batches(model, loader, loss=loss, precision=precision, multi_label=multi_label)
 
 
 def evaluation_loader(
-    model: AST, clips: Sequence[Clip], batch_size: int, workers: int, multi_label: bool = False
+    model: AST, clips: Sequence[Clip], batch_size: int, workers: int, multi_label: bool = False, views: int = 1
 ) -> DataLoader[Sample]:
     """Batches of the clips in their order; a loader that is used again decodes no file twice, memory allowing.
 
     Of several processes each has batches of its share of the clips.
     """
+    dataset = clip_dataset(model.front_end, clips[own_share(len(clips))], model.num_classes, multi_label)
+    places = torch.linspace(0, 1, views).tolist()
     return DataLoader(
-        clip_dataset(model.front_end, clips[own_share(len(clips))], model.num_classes, multi_label),
+        dataset,
         batch_size,
+        sampler=[(i, place) for i in range(len(dataset)) for place in (places if dataset.is_cut(i) else (0.0,))],
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
@@ -84,7 +90,7 @@ def evaluate_batches(
     """`evaluate` over a loader from `evaluation_loader`."""
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []  # (logits, targets, losses) of a batch
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []  # (logits, targets, indices) of a batch
     errors: list[str] = []
     was_training = model.training
     model.eval()
@@ -96,18 +102,25 @@ def evaluate_batches(
                 log_mel = model.front_end(batch.waveform, batch.lengths)
                 with autocast(precision, device):
                     logits = model(log_mel).float()
-                rows.append((logits, batch.targets, clip_losses(logits, batch.targets, loss)))
+                rows.append((logits, batch.targets, batch.indices))
     finally:
         model.train(was_training)
     broken = dict.fromkeys(gather_object(errors))
     none = torch.zeros(0, model.num_classes, device=device)
-    logits, targets, losses = (
-        gather_rows(torch.cat(part)) for part in zip((none, none, none[:, 0]), *rows, strict=True)
-    )
+    all_rows = zip((none, none, none[:, 0].long()), *rows, strict=True)
+    logits, targets = (gather_rows(part) for part in _mean_of_views(*map(torch.cat, all_rows)))
     if not len(logits):
         known = BrokenFiles(len(broken))
         known.errors.update(broken)
         raise DataError(f"{known.summary() or 'there are no clips'}; none is left, check the data")
+    losses = clip_losses(logits, targets, loss)
     if not losses.isfinite().all():
         raise TrainingError(f"the model's loss is {losses.mean()}, expected a finite one; its weights are not usable")
     return score(logits, targets, losses, loss=loss, multi_label=multi_label, broken=tuple(broken))
+
+
+def _mean_of_views(logits: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of windows -> rows of clips, in the order of their indices."""
+    _, clip, windows = torch.unique(indices, return_inverse=True, return_counts=True)
+    means = logits.new_zeros(len(windows), logits.shape[1]).index_add_(0, clip, logits) / windows[:, None]
+    return means, torch.empty_like(means).index_copy_(0, clip, targets)

@@ -57,6 +57,7 @@ class Trainer:
         recipe: epochs, optimiser, loss, augmentation, seed; what it says of data and model has been done by now.
         train: the training clips.
         validation: batches of the validation clips, from `evaluation_loader`; None chooses the last epoch.
+        test: of the test clips, for the recipes that note them after every epoch.
         accelerator: device, precision, processes.
         metric: that chooses the epoch; "mAP" where clips have several labels.
         run: the directory to write to; of several processes, the first one writes.
@@ -71,6 +72,7 @@ class Trainer:
         train: ClipDataset,
         *,
         validation: DataLoader[Sample] | None,
+        test: DataLoader[Sample] | None = None,
         multi_label: bool,
         metric: Metric,
         accelerator: Accelerator,
@@ -86,7 +88,12 @@ class Trainer:
         self.forward, self.optimiser = accelerator.prepare(model, build_optimiser(model, recipe))
         self.schedule = recipe.build_schedule()
         self.order = EpochBatches(
-            len(train), recipe.batch_size, recipe.seed, accelerator.process_index, accelerator.num_processes
+            len(train),
+            recipe.batch_size,
+            recipe.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+            windows=recipe.crop == "random",
         )
         self.loader = DataLoader(
             train,
@@ -95,7 +102,7 @@ class Trainer:
             collate_fn=partial(collate_share, num_classes=model.num_classes),
             persistent_workers=recipe.workers > 0,
         )
-        self.validation = validation
+        self.validation, self.test = validation, test
         self.augment = SpecAugment(recipe.freq_mask, recipe.time_mask, recipe.masks, recipe.mask_fill)
         self.position = Position()
         self.best: dict[str, Tensor] = {}
@@ -249,7 +256,8 @@ class Trainer:
             "clips_per_second": position.clips / position.epoch_seconds,
         }
         if self.validation is not None:
-            found, score = self._validate(self.validation, position.epoch + 1)
+            found = self._evaluate(self.validation)
+            score = self._score(found, position.epoch + 1)
             row |= {f"validation_{name}": getattr(found, name) for name in ("accuracy", "mAP", "loss")}
             for error in found.broken:
                 if error not in position.broken_validation:
@@ -257,6 +265,9 @@ class Trainer:
                     position.broken_validation.append(error)
             if score.beats(position.best):
                 position.best, self.best = score, copy_of_state(self.model)
+        if self.test is not None:
+            tested = self._evaluate(self.test)
+            row |= {"test_accuracy": tested.accuracy, "test_mAP": tested.mAP}
         position.epoch += 1
         position.batch, position.clips, position.loss_sum, position.epoch_seconds = 0, 0, 0.0, 0.0
         averaged = position.epoch - (self.recipe.epochs - (self.recipe.average_epochs or 0))
@@ -264,20 +275,23 @@ class Trainer:
             self.average = average_in(self.average, copy_of_state(self.model), averaged)
         return row
 
-    def _validate(self, loader: DataLoader[Sample], epoch: int) -> tuple[Evaluation, Score]:
-        """What the model reaches after an epoch, in full and as the choice of an epoch sees it."""
+    def _evaluate(self, loader: DataLoader[Sample]) -> Evaluation:
         recipe = self.recipe
-        found = evaluate_batches(
+        return evaluate_batches(
             self.model, loader, loss=recipe.loss, precision=recipe.precision, multi_label=self.multi_label
         )
-        return found, Score(epoch, getattr(found, self.metric), found.loss)
+
+    def _score(self, found: Evaluation, epoch: int) -> Score:
+        """As the choice of an epoch sees it."""
+        return Score(epoch, getattr(found, self.metric), found.loss)
 
     def _choose(self) -> Chosen:
         """Leave the weights in the model that the run ends with."""
         position = self.position
         if self.average:
             load_state(self.model, self.average)
-            score = None if self.validation is None else self._validate(self.validation, position.epoch)[1]
+            validation = self.validation
+            score = None if validation is None else self._score(self._evaluate(validation), position.epoch)
             return Chosen(position.epoch, "average", score)
         if position.best is None:
             return Chosen(position.epoch, "last epoch", None)

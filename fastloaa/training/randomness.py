@@ -1,6 +1,7 @@
 """All randomness of a run as a function of (seed, position), so that a resumed run draws what it would have drawn."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from numpy.random import SeedSequence
@@ -25,8 +26,10 @@ def seed_part(seed: int, step: int, part: int) -> None:
     torch.manual_seed(_seed(seed, _PART, step, part))
 
 
-class EpochBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[list[Any]]):
     """The batches of an epoch as indices: a DataLoader's `batch_sampler`. The order is a function of (seed, epoch).
+
+    With `windows`, indices come with a place in [0, 1), drawn for each clip and epoch: see `ClipDataset`.
 
     The last batch may be smaller. Of several processes each has its share of every batch, which may be empty.
 
@@ -35,10 +38,13 @@ class EpochBatches(Sampler[list[int]]):
         batch_size: clips of a batch, of all processes together.
         seed: of the run.
         index, processes: which process of how many this is.
+        windows: draw places.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, index: int = 0, processes: int = 1) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(
+        self, length: int, batch_size: int, seed: int, index: int = 0, processes: int = 1, windows: bool = False
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.windows = length, batch_size, seed, windows
         self.index, self.processes = index, processes
         self.start_at(0, 0)
 
@@ -54,8 +60,10 @@ class EpochBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.per_epoch - self.first
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         generator = torch.Generator().manual_seed(_seed(self.seed, _ORDER, self.epoch))
         order = torch.randperm(self.length, generator=generator)
+        places = torch.rand(self.length, generator=generator)
         for batch in order.split(self.batch_size)[self.first :]:
-            yield batch[share(len(batch), self.index, self.processes)].tolist()
+            own = batch[share(len(batch), self.index, self.processes)]
+            yield list(zip(own.tolist(), places[own].tolist(), strict=True)) if self.windows else own.tolist()

@@ -21,6 +21,7 @@ OptimiserName = Literal["adamw", "adam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "csv"]
 MaskFill = Literal["zero", "mean"]
+Crop = Literal["start", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class Recipe:
     front_end: FrontEndName = "ast"  # "epic-sounds" for that data set's own (fastloaa.audio.EpicSoundsFrontEnd)
     frames: int | None = None  # 100 a second, for epic-sounds 200; None = what 95% of the clips fit into, at most 1024
     mel_bins: int = 128
+    crop: Crop = "start"  # what training hears of clips longer than that: their start, or a random window each epoch
+    views: int = 1  # and testing: so many windows, evenly from the start to the end, whose logits are averaged
     patch: int | tuple[int, int] = 16  # one number or (frequency, time)
     stride: int | tuple[int, int] = 16
     mean: float | None = None  # of the log-mel values; mean and std None = measured on the training clips
@@ -79,6 +82,7 @@ class Recipe:
 
     # Which weights it ends with.
     metric: Metric | None = None  # that chooses the epoch; None = mAP where clips have several labels, else accuracy
+    test_every_epoch: bool = False  # note what the test clips give after each epoch, as AST reports; chooses nothing
     average_epochs: int | None = None  # the average of the last so many epochs' weights, in place of the best epoch's
 
     # How it runs.
@@ -186,7 +190,7 @@ class Recipe:
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
-    **dict.fromkeys(("masks", "average_epochs", "checkpoint_every"), 1),
+    **dict.fromkeys(("masks", "average_epochs", "checkpoint_every", "views"), 1),
     **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
 }
 

@@ -1,6 +1,7 @@
 """A whole run: train, choose, test once; and its result loaded again."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapt import trainable_parameters
-from fastloaa.data import AudioSplits, collate, load_splits
+from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits
 from fastloaa.files import write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -60,12 +61,12 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     _check_origin(run, origin, checkpoint)
     config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
     front_end = build_front_end(config)
-    clips = clip_dataset(front_end, splits.train, len(splits.classes), splits.multi_label)
+    training = clip_dataset(front_end, splits.train, len(splits.classes), splits.multi_label)
     if config["mean"] is None:
-        _say(console, f"measuring mean and standard deviation of {len(clips)} clips")
-        loader = DataLoader(clips, recipe.batch_size, num_workers=recipe.workers, collate_fn=collate)
-        batches = track(loader, "measuring", console=console, transient=True, disable=not console.is_terminal)
-        config["mean"], config["std"] = measure_normalisation(front_end, batches, len(clips))
+        _say(console, f"measuring mean and standard deviation of {len(training)} clips")
+        batches = DataLoader(training, recipe.batch_size, num_workers=recipe.workers, collate_fn=collate)
+        shown = track(batches, "measuring", console=console, transient=True, disable=not console.is_terminal)
+        config["mean"], config["std"] = measure_normalisation(front_end, shown, len(training))
     model, origin["backbone"] = build_model(recipe, config)
     _check_origin(run, origin, checkpoint)
     if recipe.frozen_bf16:
@@ -74,14 +75,16 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     if recipe.weights is None and trainable_parameters(model) < sum(p.numel() for p in model.parameters()):
         _say(console, 'note: the frozen backbone is random; weights="timm" or a file makes it a trained one')
 
-    validation = None
-    if splits.validation:
-        validation = evaluation_loader(model, splits.validation, recipe.batch_size, recipe.workers, splits.multi_label)
+    def loader(clips: Sequence[Clip], wanted: bool) -> DataLoader[Sample] | None:
+        options = (recipe.batch_size, recipe.workers, splits.multi_label, recipe.views)
+        return evaluation_loader(model, clips, *options) if wanted else None
+
     trainer = Trainer(
         model,
         recipe,
-        clips,
-        validation=validation,
+        training,
+        validation=loader(splits.validation, wanted=bool(splits.validation)),
+        test=loader(splits.test, wanted=recipe.test_every_epoch),
         multi_label=splits.multi_label,
         metric=metric,
         accelerator=accelerator,
@@ -101,6 +104,7 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
         loss=recipe.loss,
         precision=recipe.precision,
         multi_label=splits.multi_label,
+        views=recipe.views,
     )
     result = build_result(model, recipe, splits, trainer, chosen, test)
     if accelerator.is_main_process:

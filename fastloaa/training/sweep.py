@@ -12,6 +12,7 @@ from rich.console import Console
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError
+from fastloaa.training.metrics import read_metrics
 from fastloaa.training.recipe import Recipe
 from fastloaa.training.run import train
 from fastloaa.training.rundir import RunDirectory
@@ -104,7 +105,7 @@ def _run(trial: Trial, console: Console) -> Outcome:
                 f"give another --out, or delete the folder to train it anew"
             )
     result: dict[str, Any] = json.loads(run.result.read_text())
-    return Outcome.of(trial, result)
+    return Outcome.of(trial, result, read_metrics(run.metrics))
 
 
 def _remaining(since: float, trained: int, waiting: int) -> timedelta:

@@ -12,6 +12,7 @@ from fastloaa.training.paper import PaperRow
 from fastloaa.training.recipe import Recipe
 
 Score = Literal["accuracy", "mAP"]
+SCORES: tuple[Score, ...] = ("accuracy", "mAP")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run reached on its test clips; accuracy is None where clips have several labels."""
+    """What a run reached on its test clips; accuracy is None where clips have several labels.
+
+    `by_epoch` is what its metrics say of the test clips after each epoch, if the recipe has them noted.
+    """
 
     name: str
     fold: int | None
@@ -42,13 +46,18 @@ class Outcome:
     seconds: float
     chosen_epoch: int
     chosen_by: str
+    by_epoch: Mapping[Score, Sequence[float | None]] | None = None
 
     @classmethod
-    def of(cls, trial: Trial, result: Mapping[str, Any]) -> Self:
-        """From a run's result.json."""
+    def of(cls, trial: Trial, result: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Self:
+        """From a run's result.json and metrics.jsonl."""
         kept = {name: result[name] for name in ("trainable_parameters", "seconds", "chosen_epoch", "chosen_by")}
-        test = result["test"]
-        return cls(trial.name, trial.fold, trial.seed, accuracy=test["accuracy"], mAP=test["mAP"], **kept)
+        test, by_epoch = result["test"], None
+        if trial.recipe.test_every_epoch:
+            by_epoch = {score: [row[f"test_{score}"] for row in metrics] for score in SCORES}
+        return cls(
+            trial.name, trial.fold, trial.seed, accuracy=test["accuracy"], mAP=test["mAP"], by_epoch=by_epoch, **kept
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,11 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    @classmethod
+    def of_any(cls, by_seed: Mapping[int, float]) -> Self | None:
+        """None without a seed."""
+        return cls.of(list(by_seed.values())) if by_seed else None
 
 
 @dataclass(frozen=True)
@@ -82,19 +96,40 @@ class SweepTable:
 
     def seed_means(self, name: str, score: Score) -> dict[int, float]:
         """Of a recipe: for each seed of which every fold has finished, the mean over the folds."""
-        folds = {trial.fold for trial in self.trials}
         means = {}
-        for seed in dict.fromkeys(trial.seed for trial in self.trials):
-            runs = [outcome for outcome in self.outcomes if (outcome.name, outcome.seed) == (name, seed)]
+        for seed, runs in self._whole_seeds(name).items():
             values = [getattr(outcome, score) for outcome in runs]
-            if len(values) == len(folds) and None not in values:
+            if None not in values:
                 means[seed] = statistics.fmean(values)
         return means
 
+    def best_epochs(self, name: str, score: Score) -> dict[int, float]:
+        """Of a recipe whose runs note the test clips after every epoch: for each seed, the mean over the folds after
+        the epoch where that is highest. The test clips choose: this is how AST reports ESC-50, and too good.
+        """
+        best = {}
+        for seed, runs in self._whole_seeds(name).items():
+            noted = [outcome.by_epoch[score] for outcome in runs if outcome.by_epoch is not None]
+            values = [[value for value in epoch if value is not None] for epoch in zip(*noted, strict=True)]
+            if len(noted) == len(runs) and all(len(epoch) == len(runs) for epoch in values):
+                best[seed] = max(map(statistics.fmean, values))
+        return best
+
+    def _whole_seeds(self, name: str) -> dict[int, list[Outcome]]:
+        """The runs of a recipe by seed, without seeds of which a fold is missing."""
+        folds = {trial.fold for trial in self.trials}
+        seeds = dict.fromkeys(trial.seed for trial in self.trials)
+        runs = {seed: [o for o in self.outcomes if (o.name, o.seed) == (name, seed)] for seed in seeds}
+        return {seed: outcomes for seed, outcomes in runs.items() if len(outcomes) == len(folds)}
+
     def spread(self, name: str, score: Score) -> Spread | None:
         """Of a recipe, over the seeds of `seed_means`; None without one."""
-        means = self.seed_means(name, score)
-        return Spread.of(list(means.values())) if means else None
+        return Spread.of_any(self.seed_means(name, score))
+
+    @property
+    def tests_every_epoch(self) -> bool:
+        """Whether there is a run that notes its test clips after every epoch."""
+        return any(trial.recipe.test_every_epoch for trial in self.trials)
 
     def trainable_parameters(self, name: str) -> int | None:
         """Of a recipe; None before its first run has finished."""
@@ -105,10 +140,12 @@ class SweepTable:
         rows = []
         for name, paper in self.papers.items():
             row: dict[str, Any] = {"recipe": name, "trainable_parameters": self.trainable_parameters(name)}
-            scores: tuple[Score, ...] = ("accuracy", "mAP")
-            for score in scores:
+            for score in SCORES:
                 spread = self.spread(name, score)
                 row |= {score: spread and spread.mean, f"{score}_std": spread and spread.std}
+                if self.tests_every_epoch:
+                    best = Spread.of_any(self.best_epochs(name, score))
+                    row |= {f"{score}_best_epoch": best and best.mean, f"{score}_best_epoch_std": best and best.std}
             row["seeds"] = spread.seeds if spread else 0
             row |= {"paper": ", ".join(paper.rows), "paper_figures": paper.figures_text()}
             rows.append(row)
@@ -116,17 +153,19 @@ class SweepTable:
 
     def markdown(self) -> str:
         """The table as people read it, with what it says below."""
-        lines = [
-            "| recipe | trainable parameters | accuracy, % | mAP | paper reports | the paper's row |",
-            "|---|---:|---:|---:|---|---|",
-        ]
+        best = ("accuracy, %, best epoch", "mAP, best epoch") if self.tests_every_epoch else ()
+        heads = ("recipe", "trainable parameters", "accuracy, %", "mAP", *best, "paper reports", "the paper's row")
+        lines = [f"| {' | '.join(heads)} |", f"|---|---:|---:|---:|{'---:|' * len(best)}---|---|"]
         for row in self.rows():
-            parameters = row["trainable_parameters"]
+            name, parameters = row["recipe"], row["trainable_parameters"]
+            reached = [in_words(self.spread(name, score), score == "accuracy") for score in SCORES]
+            if best:
+                bests = {score: Spread.of_any(self.best_epochs(name, score)) for score in SCORES}
+                reached += [in_words(spread, score == "accuracy") for score, spread in bests.items()]
             cells = (
-                row["recipe"],
+                name,
                 "" if parameters is None else f"{parameters:,}",
-                in_words(self.spread(row["recipe"], "accuracy"), percent=True),
-                in_words(self.spread(row["recipe"], "mAP")),
+                *reached,
                 row["paper_figures"],
                 row["paper"],
             )
@@ -143,9 +182,14 @@ class SweepTable:
         over = f"mean over test folds {_listed(folds)}" if folds else "test clips"
         spread = f"mean ± standard deviation over seeds {_listed(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}"
         chosen = ", ".join(sorted({outcome.chosen_by for outcome in self.outcomes}))
-        return f"{data}: {over}; {spread}. {len(self.outcomes)} of {len(self.trials)} runs have finished" + (
-            f"; weights chosen by: {chosen}." if chosen else "."
-        )
+        caption = f"{data}: {over}; {spread}. {len(self.outcomes)} of {len(self.trials)} runs have finished"
+        caption += f"; weights chosen by: {chosen}." if chosen else "."
+        if self.tests_every_epoch:
+            caption += (
+                " Best epoch: where the mean over the folds is highest, chosen by the test clips themselves, as AST "
+                "reports ESC-50."
+            )
+        return caption
 
     def write(self, folder: str | Path) -> None:
         """`table.md`, `table.csv` and, with every run in it, `table.json`."""

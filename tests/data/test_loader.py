@@ -62,6 +62,28 @@ def test_long_clips_are_cut_at_the_end(clips: list[Clip]) -> None:
     assert torch.equal(batch.waveform[6], load_audio(clips[6].path, 16000)[:800])
 
 
+def test_windows_of_long_clips(clips: list[Clip]) -> None:
+    """A share of what is too much is left out at the start, the rest at the end."""
+    dataset = ClipDataset([*clips, Clip(clips[6].path, (0,), start=0.02)], 16000, 3, max_seconds=0.05)
+    assert [dataset.is_cut(index) for index in range(8)] == [False] * 3 + [True] * 4 + [True]
+    whole = load_audio(clips[6].path, 16000)  # 0.09 s
+    for place, first in ((0.0, 0), (0.25, 160), (1.0, 640)):
+        assert torch.equal(dataset[6, place].waveform, whole[first : first + 800])
+    assert torch.equal(dataset[7, 0.5].waveform, whole[320 + 160 : 320 + 160 + 800])
+    assert torch.equal(dataset[0, 0.7].waveform, dataset[0].waveform)  # short
+    unlimited = ClipDataset(clips, 16000, 3)
+    assert not unlimited.is_cut(6)
+    assert torch.equal(unlimited[6, 0.7].waveform, whole)
+
+
+def test_windows_of_broken_files(broken: list[Clip]) -> None:
+    dataset = ClipDataset(broken, 16000, 3, max_seconds=0.05)
+    for index in (0, 1, 4):  # of the two that are cut off, the window may be whole
+        assert not dataset.is_cut(index)
+        assert dataset[index, 0.5].waveform is None
+        assert dataset[index, 0.5].error
+
+
 def test_segments_are_read_padded_and_cut_like_files(tmp_path: Path) -> None:
     path = write_tone(tmp_path / "long.wav", seconds=1.0, rate=8000)
     segments = [Clip(path, (0, 2), start=0.25, stop=0.5), Clip(path, (1,), start=0.9, stop=2.0), Clip(path, (2,))]

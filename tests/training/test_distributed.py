@@ -41,6 +41,9 @@ RANDOM: dict[str, Any] = {
     "batch_size": 5,
     "accumulate": 3,
     "validation": 0.2,
+    "frames": 16,  # half of a clip
+    "crop": "random",
+    "views": 2,
     "checkpoint_every": 3,
     "trackers": ["csv"],
 }
@@ -130,9 +133,9 @@ def test_processes_see_the_batches_of_one(processes: int) -> None:
 
 def test_an_empty_share_is_a_batch_of_no_clips() -> None:
     empty = collate_share([], 4)
-    full = collate_share([Sample("a", torch.ones(4), torch.ones(10))], 4)
+    full = collate_share([Sample(3, "a", torch.ones(4), torch.ones(10))], 4)
     assert len(empty) == 0
-    for name in ("waveform", "lengths", "targets"):
+    for name in ("waveform", "lengths", "targets", "indices"):
         joined = torch.cat([getattr(full, name), getattr(empty, name).reshape(0, *getattr(full, name).shape[1:])])
         assert torch.equal(joined, getattr(full, name))
         assert getattr(empty, name).dtype == getattr(full, name).dtype

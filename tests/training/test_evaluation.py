@@ -63,6 +63,24 @@ def test_against_single_clips(model: AST, clips: list[Clip], batch_size: int, lo
     assert sum(max(row) < 6 for row in confusion) > 1  # the model's answers vary, or this shows little
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_views_of_long_clips_are_averaged(model: AST, clips: list[Clip], batch_size: int) -> None:
+    """Those of 1.5 s have three windows, at their start, middle and end; the loss is that of the mean logits."""
+    samples, losses = model.front_end.samples, []
+    for clip in clips:
+        waveform = torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0])
+        too_much = max(len(waveform) - samples, 0)
+        starts = (0, too_much / 2, too_much) if too_much else (0,)
+        windows = [waveform[round(start) : round(start) + samples] for start in starts]
+        with torch.no_grad():
+            logits = torch.stack([model(model.front_end(window[None]))[0] for window in windows]).double().mean(0)
+        losses.append(-logits.log_softmax(0)[clip.labels[0]].item())
+    found = evaluate(model, clips, batch_size=batch_size, views=3)
+    assert found.clips == 18
+    assert found.loss == pytest.approx(sum(losses) / len(clips), rel=1e-3)
+    assert abs(found.loss - evaluate(model, clips).loss) > 1e-2 * found.loss
+
+
 def test_several_labels(model: AST, clips: list[Clip]) -> None:
     two = [Clip(clip.path, (clip.labels[0], 3)) for clip in clips]
     found = evaluate(model, two, batch_size=5, loss="bce", multi_label=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from tone_set import small_recipe, write_tones
 
 from fastloaa import AST, LoAA
-from fastloaa.data import load_splits
+from fastloaa.data import ClipDataset, load_splits
 from fastloaa.files import read_safetensors
 from fastloaa.training import Evaluation, TrainingError, evaluate, load_run, loop, train
 from fastloaa.training.checkpoint import copy_of_state
@@ -204,3 +204,24 @@ def test_frozen_weights_stay_and_adapters_move(tones: Path, tmp_path: Path) -> N
     ups = [module.up.weight for module in trained.modules() if isinstance(module, LoAA)]
     assert len(ups) == 4
     assert all(up.abs().max() > 0 for up in ups)
+
+
+@pytest.mark.parametrize("crop", ["start", "random"])
+def test_training_hears_other_windows_each_epoch_if_it_shall(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: str
+) -> None:
+    heard: dict[int, set[Any]] = {}
+    training = load_splits(tones).train
+    original = ClipDataset.__getitem__
+
+    def spy(self: ClipDataset, at: Any) -> Any:
+        sample = original(self, at)
+        if self.clips == training:
+            heard.setdefault(sample.index, set()).add(at[1] if isinstance(at, tuple) else None)
+        return sample
+
+    monkeypatch.setattr(ClipDataset, "__getitem__", spy)
+    train(small_recipe(tones, crop=crop, frames=16, mean=-8.0, std=4.0), tmp_path, console=QUIET)
+    assert len(heard) == len(training)
+    for places in heard.values():
+        assert len(places) == 2 if crop == "random" else places == {None}

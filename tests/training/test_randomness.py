@@ -1,7 +1,9 @@
 """Randomness as a function of seed and position."""
 
 from itertools import chain
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,22 @@ def test_an_epoch_is_a_permutation_that_can_start_anywhere(
     again.start_at(3, first)
     assert list(again) == whole[first:]
     assert len(again) == len(whole) - first
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_windows_are_drawn_anew_each_epoch_and_can_start_anywhere(processes: int) -> None:
+    def epoch(number: int, first: int = 0, windows: bool = True) -> list[Any]:
+        batches = [EpochBatches(20, 6, 5, index, processes, windows) for index in range(processes)]
+        for each in batches:
+            each.start_at(number, first)
+        return list(chain.from_iterable(chain.from_iterable(zip(*batches, strict=True))))
+
+    whole = epoch(2)
+    assert [index for index, _ in whole] == epoch(2, windows=False)  # the order is as without
+    assert all(0 <= place < 1 for _, place in whole)
+    assert len({place for _, place in whole}) == 20
+    assert epoch(2, first=2) == whole[12:]
+    assert {place for _, place in epoch(3)}.isdisjoint({place for _, place in whole})
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

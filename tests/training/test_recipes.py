@@ -1,6 +1,7 @@
 """The package's recipes: complete, equal to the paper's tables, of the paper's sizes, and every one of them runs."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from fastloaa import AST, trainable_parameters
 from fastloaa.audio import SpecAugment
 from fastloaa.cli import app
 from fastloaa.data import AudioSplits, Clip
+from fastloaa.files import read_safetensors
 from fastloaa.training import OptionError, Recipe, loop
 from fastloaa.training.build import open_config
+from fastloaa.training.metrics import read_metrics
 from fastloaa.training.recipes import read_recipe, recipe_names, recipe_text
 
 NAMES = recipe_names()
@@ -110,7 +113,7 @@ SETTINGS = {
     | {"schedule": "steps", "schedule_options": {"epochs": [10, 20], "factors": [0.05, 0.01]}, "betas": [0.9, 0.999]}
     | {"epochs": 30, "batch_size": 128, "frames": 400, "mean": 0.0, "std": 0.5, "sample_rate": 24000}
     | {"loss": "cross_entropy", "mixup": 0.0, "freq_mask": 27, "time_mask": 25, "masks": 2, "mask_fill": "mean"}
-    | {"noise_and_roll": False, "front_end": "epic-sounds"},
+    | {"noise_and_roll": False, "front_end": "epic-sounds", "crop": "random", "views": 5},
 }
 RATES = {"epic-sounds": 1e-4, "esc-50": 5e-4, "speech-commands": 2.5e-4}
 
@@ -145,6 +148,28 @@ def train(name: str, data: Path, out: Path, *more: str) -> Result:
     arguments = [word for change in changes for word in ("--set", change)]
     command = ["train", "--recipe", name, "--data", str(data), "--out", str(out), *arguments]
     return CliRunner().invoke(app, command)
+
+
+@pytest.mark.slow
+def test_three_steps_at_full_size(tmp_path: Path) -> None:
+    """AST-base with the paper's adapters as the recipe has them, but for ImageNet's weights and the size of a batch."""
+    name, out = "esc-50-attn-t-ffn-f-5", tmp_path / "run"
+    changes = ("--set", "weights=none", "--set", "epochs=1", "--set", "batch_size=3")
+    data = MINIATURES["esc-50"](tmp_path / "data")  # 8 clips to train on
+    result = CliRunner().invoke(app, ["train", "--recipe", name, "--data", str(data), "--out", str(out), *changes])
+    assert result.exit_code == 0, result.output
+    (row,) = read_metrics(out / "metrics.jsonl")
+    assert row["step"] == 3
+    assert math.isfinite(row["train_loss"])
+    found = json.loads((out / "result.json").read_text())
+    classes_less = (50 - 2) * (768 + 1)
+    assert found["trainable_parameters"] == load(name).paper_row().trainable_parameters - classes_less
+    assert math.isfinite(found["test"]["loss"])
+    weights, _ = read_safetensors(out / "adapter.safetensors")
+    assert sum(weight.numel() for weight in weights.values()) == found["trainable_parameters"]
+    ups = [weight for key, weight in weights.items() if key.endswith("up.weight")]
+    assert len(ups) == 2 * 12
+    assert all(weight.isfinite().all() and weight.any() for weight in ups)  # they started from zero
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def assert_same_outcome(left: Path, right: Path) -> None:
 
 METHODS: dict[str, dict[str, Any]] = {
     "loaa": RANDOM | {"accumulate": 2, "average_epochs": 2, "trackers": ["csv"]},
-    "full": RANDOM | {"method_options": {}, "lr": 1e-3},
+    "full": RANDOM | {"method_options": {}, "lr": 1e-3, "frames": 16, "crop": "random", "views": 2},
 }
 
 

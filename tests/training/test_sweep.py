@@ -12,6 +12,7 @@ from tone_set import small_recipe
 
 import fastloaa.training.sweep
 from fastloaa.training import OptionError, Recipe, train
+from fastloaa.training.metrics import read_metrics
 from fastloaa.training.sweep import sweep
 
 QUIET = Console(quiet=True)
@@ -133,3 +134,18 @@ def test_what_cannot_be_run(changes: dict[str, object], message: str, tmp_path: 
         sweep(**({"recipes": {"a": Recipe(data="x")}, "out": tmp_path / "out", "console": QUIET} | changes))  # type: ignore[arg-type]
     assert str(caught.value) == message
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_test_clips_give_after_every_epoch(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    """It is noted and reported, and changes nothing else."""
+    recipe = recipes["time"].replace(epochs=3)
+    plain = sweep({"time": recipe}, tmp_path / "plain", folds=(1, 4), console=QUIET)
+    noted = sweep({"time": recipe.replace(test_every_epoch=True)}, tmp_path / "noted", folds=(1, 4), console=QUIET)
+    assert noted.spread("time", "accuracy") == plain.spread("time", "accuracy")
+    by_epoch = []
+    for fold in (1, 4):
+        run = tmp_path / "noted" / "time" / f"fold{fold}-seed0"
+        by_epoch.append([row["test_accuracy"] for row in read_metrics(run / "metrics.jsonl")])
+        assert by_epoch[-1][-1] == accuracy(run)  # the last epoch is the one that counts
+        assert len(by_epoch[-1]) == 3
+    assert noted.best_epochs("time", "accuracy") == {0: max(map(statistics.fmean, zip(*by_epoch, strict=True)))}

@@ -3,7 +3,10 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from fastloaa.training import Recipe
 from fastloaa.training.paper import PaperRow
@@ -38,6 +41,27 @@ def test_mean_over_folds_then_mean_and_deviation_over_seeds() -> None:
     assert spread.seeds == 2
     assert math.isclose(spread.mean, 0.65)
     assert math.isclose(spread.std or 0, 0.1 / math.sqrt(2))  # of 0.6 and 0.7, with n - 1
+
+
+def test_the_epoch_that_is_best_for_all_folds_together() -> None:
+    """Each fold by itself is best after another epoch; the table says who chose."""
+    noted = table()
+    recipe = Recipe(data="sounds", test_every_epoch=True)
+    by_epoch = {1: [0.1, 0.8, 0.5], 2: [0.9, 0.4, 0.6]}  # means 0.5, 0.6, 0.55
+    outcomes = [
+        replace(outcome, by_epoch={"accuracy": by_epoch[outcome.fold or 0], "mAP": [0.25, None, None]})
+        for outcome in noted.outcomes
+    ]
+    noted = SweepTable(noted.papers, [replace(trial, recipe=recipe) for trial in noted.trials], outcomes, {})
+    assert noted.best_epochs("a", "accuracy") == {0: pytest.approx(0.6), 1: pytest.approx(0.6)}
+    assert noted.best_epochs("a", "mAP") == {}  # not known after every epoch
+    assert noted.best_epochs("b", "accuracy") == {}  # not of all folds
+    lines = noted.markdown().splitlines()
+    assert lines[0].count("best epoch") == 2
+    assert "| 65.0 ± 7.1 | 0.325 ± 0.035 | 60.0 ± 0.0 |  |" in lines[2]
+    assert "chosen by the test clips themselves" in lines[-1]
+    assert noted.rows()[0]["accuracy_best_epoch"] == pytest.approx(0.6)
+    assert "best epoch" not in table().markdown().lower()
 
 
 def test_a_seed_without_all_its_folds_does_not_count() -> None:
