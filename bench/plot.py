@@ -47,13 +47,15 @@ def draw_speed(rows: Rows) -> Figure:
 
 
 def draw_models(rows: Rows) -> Figure:
-    """Time of each model over the bare backbone's, one column per case, and below it peak memory where it is known."""
+    """Time of each model over the bare backbone's, one column per case, and below it the memory where it is known."""
     cases = list(dict.fromkeys(_case_name(r) for r in rows))
     quantities: list[tuple[str, Callable[[dict[str, Any]], float], str]] = [
         (f"time / {BARE}", lambda r: r["ratio"], "{:.3f}")
     ]
     if rows[0].get("peak_mb"):
         quantities.append(("peak memory, GB", lambda r: r["peak_mb"] / 1e3, "{:.2f}"))
+    if rows[0].get("kept_mb"):
+        quantities.append(("kept for the backward pass, GB", lambda r: r["kept_mb"] / 1e3, "{:.2f}"))
     count = max(sum(_case_name(r) == case for r in rows) for case in cases)
     figure, axes = plt.subplots(
         len(quantities),

@@ -54,7 +54,7 @@ class Step:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             self.loss()
-        return round(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6, 1)
+        return round(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6, 3)
 
 
 def _want_gradient(block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -45,6 +45,7 @@ def test_training(tmp_path: Path) -> None:
     assert {name: rows[name]["trainable"] for name in equal} == dict.fromkeys(equal, head + adapters)
     assert {"LoAA r=72 torch", "Convpass r=8", "full fine-tuning"} <= set(rows)
     assert all(row["peak_mb"] is None for row in rows.values())
+    assert 0 < rows["LoAA r=36 torch"]["kept_mb"] < rows["LoAA r=36 reference"]["kept_mb"]
 
 
 @pytest.mark.slow

@@ -1,19 +1,12 @@
-"""Time exported files in onnxruntime: `python bench/onnx.py`, `--save` to keep the figures.
+"""Time exported files in onnxruntime: `python bench/exported.py`, `--save` to keep the figures.
 
 From the same AST: without adapters, with adapters as Conv2d, as GEMMs and shifted sums, and merged (fp32, fp16, int8).
 All run in turns in one process (see timing.py); "backbone (again)" is a second session of the backbone's file, and its
 ratio is the error of the others. `--run` takes a trained run instead of random weights, and counts right answers too.
 """
 
-import sys
-from pathlib import Path
-
-# While this folder is on the path, `import onnx` anywhere would find this file.
-from timing import Timing, describe, in_turns, save
-
-sys.path.remove(str(Path(__file__).resolve().parent))
-
 import argparse
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,6 +14,7 @@ import onnxruntime
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import Timing, describe, in_turns, save
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt
