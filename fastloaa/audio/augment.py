@@ -1,6 +1,9 @@
 """AST's augmentations, drawn for each clip of a batch on the batch's device.
 
 All randomness is torch's own for that device: the same seed gives the same draws. None changes its input.
+
+Several processes that share a batch draw what one would: with `first` and `total`, the clips are those from number
+`first` on of a batch of `total`.
 """
 
 from typing import Literal
@@ -38,16 +41,18 @@ class SpecAugment(nn.Module):
             raise ValueError(f'masks is at least 1 and fill is "zero" or "mean", got masks={masks}, fill={fill!r}')
         self.freq_mask, self.time_mask, self.masks, self.fill = freq_mask, time_mask, masks, fill
 
-    def forward(self, log_mel: Tensor) -> Tensor:
+    def forward(self, log_mel: Tensor, first: int = 0, total: int | None = None) -> Tensor:
         """`[batch, frames, mel_bins]` -> the same shape."""
-        _, frames, mel_bins = log_mel.shape
-        kept = torch.ones_like(log_mel)
+        batch, frames, mel_bins = log_mel.shape
+        total = batch if total is None else total
+        bins, times = log_mel.new_ones(total, 1, mel_bins), log_mel.new_ones(total, frames, 1)
         for _ in range(self.masks):
             # torchaudio does not bound the width by the axis and would erase the whole clip most of the time.
-            kept = mask_along_axis_iid(kept, min(self.freq_mask, mel_bins), 0.0, axis=2)
-            kept = mask_along_axis_iid(kept, min(self.time_mask, frames), 0.0, axis=1)
+            bins = mask_along_axis_iid(bins, min(self.freq_mask, mel_bins), 0.0, axis=2)
+            times = mask_along_axis_iid(times, min(self.time_mask, frames), 0.0, axis=1)
         cover = log_mel.mean((1, 2), keepdim=True) if self.fill == "mean" else torch.zeros_like(log_mel[:, :1, :1])
-        return torch.where(kept > 0, log_mel, cover)
+        own = slice(first, first + batch)
+        return torch.where((bins[own] > 0) & (times[own] > 0), log_mel, cover)
 
     def extra_repr(self) -> str:
         return f"freq_mask={self.freq_mask}, time_mask={self.time_mask}, masks={self.masks}, fill={self.fill!r}"
@@ -97,7 +102,7 @@ def mixup(
     return waveform, ratio * targets + (1 - ratio) * targets[partner]
 
 
-def noise_and_roll(log_mel: Tensor) -> Tensor:
+def noise_and_roll(log_mel: Tensor, first: int = 0, total: int | None = None) -> Tensor:
     """Add uniform noise of a random level and shift in time, as AST does for Speech Commands.
 
     For NORMALISED features, after `FrontEnd`: noise in 0 to level, level uniform in 0 to 0.1 for each clip; then a
@@ -109,9 +114,11 @@ def noise_and_roll(log_mel: Tensor) -> Tensor:
     Returns:
         The same shape and dtype.
     """
-    batch, frames, _ = log_mel.shape
-    level = torch.rand(batch, 1, 1, device=log_mel.device, dtype=log_mel.dtype) / 10
-    noisy = log_mel + torch.rand_like(log_mel) * level
-    shift = torch.randint(-10, 10, (batch, 1), device=log_mel.device)
+    batch, frames, mel_bins = log_mel.shape
+    total, own = batch if total is None else total, slice(first, first + batch)
+    everyone = log_mel.new_empty(total, frames, mel_bins)
+    level = torch.rand_like(everyone[:, :1, :1])[own] / 10
+    noisy = log_mel + everyone.uniform_()[own] * level
+    shift = torch.randint(-10, 10, (total, 1), device=log_mel.device)[own]
     source = (torch.arange(frames, device=log_mel.device) - shift) % frames  # [batch, frames]
     return noisy.gather(1, source[..., None].expand_as(noisy))

@@ -1,6 +1,6 @@
 """From clips to batches, past files that cannot be read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -180,13 +180,13 @@ class BrokenFiles:
     def __len__(self) -> int:
         return len(self.errors)
 
-    def add(self, batch: Batch) -> tuple[str, ...]:
-        """The errors of the batch that were not seen before, to be shown.
+    def add(self, errors: Iterable[str]) -> tuple[str, ...]:
+        """Those of a batch's errors that were not seen before, to be shown.
 
         Raises:
             DataError: now all files of the data set are known to be broken.
         """
-        new = tuple(error for error in dict.fromkeys(batch.broken) if error not in self.errors)
+        new = tuple(error for error in dict.fromkeys(errors) if error not in self.errors)
         self.errors.update(dict.fromkeys(new))
         if self.total and len(self) >= self.total:
             raise DataError(f"{self.summary()}; none is left, check the data")

@@ -1,9 +1,11 @@
-"""Several processes as one: each takes its share of every batch, and all see the rows of all.
+"""Several processes as one: each takes its share of every batch, and knows what the others have.
 
 Started by `accelerate launch` or `torchrun`; in a process of its own everything here is the identity.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from accelerate import PartialState
@@ -50,16 +52,34 @@ def collate_share(samples: Sequence[Sample], num_classes: int) -> Batch:
     return Batch(torch.zeros(0, 0), none, torch.zeros(0, num_classes), none, (), ())
 
 
-def gather_batch(batch: Batch) -> Batch:
-    """The batch that one process alone would have, from the shares of all; on every process."""
+@dataclass(frozen=True)
+class WholeBatch:
+    """What one process alone would have in a batch; the samples stay where they were read.
+
+    Attributes:
+        paths, broken: as of a `Batch`, of all processes together.
+        own: which of the rows are this process's.
+    """
+
+    paths: tuple[str, ...]
+    broken: tuple[str, ...]
+    own: slice
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @classmethod
+    def of(cls, own: Batch) -> "WholeBatch":
+        """From the shares of all processes, on each of them."""
+        shares = gather_object([(own.paths, own.broken)])
+        first = sum(len(paths) for paths, _ in shares[: process_state().process_index])
+        paths, broken = (tuple(chain.from_iterable(part)) for part in zip(*shares, strict=True))
+        return cls(paths, broken, slice(first, first + len(own)))
+
+
+def gather_sounds(own: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(waveform, targets, lengths) of the batch that one process alone would have, on every process."""
     if process_state().num_processes == 1:
-        return batch
-    files = gather_object([(batch.paths, batch.broken)])
-    return Batch(
-        waveform=gather_rows(pad_across_processes(batch.waveform, dim=1)),
-        lengths=gather_rows(batch.lengths),
-        targets=gather_rows(batch.targets),
-        indices=gather_rows(batch.indices),
-        paths=tuple(path for paths, _ in files for path in paths),
-        broken=tuple(error for _, errors in files for error in errors),
-    )
+        return own.waveform, own.targets, own.lengths
+    waveform = gather_rows(pad_across_processes(own.waveform, dim=1))
+    return waveform, gather_rows(own.targets), gather_rows(own.lengths)

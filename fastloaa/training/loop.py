@@ -25,7 +25,7 @@ from fastloaa.training.checkpoint import (
     copy_of_state,
     load_state,
 )
-from fastloaa.training.distributed import collate_share, gather_batch, share
+from fastloaa.training.distributed import WholeBatch, collate_share, gather_sounds, share
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.evaluation import evaluate_batches
 from fastloaa.training.loss import clip_losses
@@ -168,12 +168,12 @@ class Trainer:
         self.order.start_at(position.epoch, position.batch)
         since = time.perf_counter()
         for own in self.loader:
-            batch = gather_batch(own.to(self.accelerator.device))
-            for error in self.broken.add(batch):
+            batch = WholeBatch.of(own)
+            for error in self.broken.add(batch.broken):
                 self.progress.say(f"left out: {error}")
                 position.broken.append(error)
             if len(batch):
-                position.loss_sum += self._step(batch) * len(batch)
+                position.loss_sum += self._step(own.to(self.accelerator.device), batch) * len(batch)
                 position.clips += len(batch)
             position.batch += 1
             position.step += 1
@@ -185,18 +185,17 @@ class Trainer:
                 self.save()
             since = time.perf_counter()
 
-    def _step(self, batch: Batch) -> float:
-        """One optimiser step; returns the mean loss of its clips, of all processes together."""
+    def _step(self, own: Batch, batch: WholeBatch) -> float:
+        """One optimiser step with this process's share of a batch; returns the mean loss of all clips in it."""
         recipe, step, processes = self.recipe, self.position.step, self.accelerator.num_processes
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step)
-        log_mel, targets = self._augmented(batch)
+        log_mel, targets = self._augmented(own, batch)
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(recipe.accumulate):
-            position = self.accelerator.process_index * recipe.accumulate + part
-            rows = share(len(batch), position, processes * recipe.accumulate)
+            rows = share(len(own), part, recipe.accumulate)
             is_last = part == recipe.accumulate - 1
-            seed_part(recipe.seed, step, position)
+            seed_part(recipe.seed, step, self.accelerator.process_index * recipe.accumulate + part)
             with nullcontext() if is_last else self.accelerator.no_sync(self.forward):
                 loss = self._loss_sum(log_mel, targets, rows) / len(batch)
                 self.accelerator.backward(loss * processes)  # their gradients are averaged, this makes it the sum
@@ -213,21 +212,27 @@ class Trainer:
             )
         return value
 
-    def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-mel and targets of the batch; every process draws the same, for all of it."""
-        recipe = self.recipe
+    def _augmented(self, own: Batch, batch: WholeBatch) -> tuple[Tensor, Tensor]:
+        """Log-mel and targets of this process's clips; every process draws the same, for the whole batch."""
+        recipe, front_end = self.recipe, self.model.front_end
         seed_step(recipe.seed, self.position.step)
-        waveform, targets = batch.waveform, batch.targets
-        if recipe.mixup:
-            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, batch.lengths)
-        log_mel = self.model.front_end(waveform, batch.lengths, self.augment)
-        return (noise_and_roll(log_mel) if recipe.noise_and_roll else log_mel), targets
+        waveform, targets = own.waveform, own.targets
+        if recipe.mixup:  # with clips of any process
+            waveform, targets, lengths = gather_sounds(own)
+            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, lengths)
+            waveform, targets = waveform[batch.own], targets[batch.own]
+        if not len(own):
+            return waveform.new_zeros(0, front_end.frames, front_end.mel_bins), targets
+        place = {"first": batch.own.start, "total": len(batch)}
+        log_mel = front_end(waveform, own.lengths, partial(self.augment, **place))
+        return (noise_and_roll(log_mel, **place) if recipe.noise_and_roll else log_mel), targets
 
     def _loss_sum(self, log_mel: Tensor, targets: Tensor, rows: slice) -> Tensor:
         """Sum of the losses of some rows, with a gradient even where there are none: all processes average theirs."""
-        some = rows if rows.stop > rows.start else slice(0, 1)
-        losses = clip_losses(self.forward(log_mel[some]), targets[some], self.recipe.loss, self.recipe.label_smoothing)
-        return losses[: rows.stop - rows.start].sum()
+        count = rows.stop - rows.start
+        log_mel, targets = (part[rows] if count else part.new_zeros(1, *part.shape[1:]) for part in (log_mel, targets))
+        losses = clip_losses(self.forward(log_mel), targets, self.recipe.loss, self.recipe.label_smoothing)
+        return losses[:count].sum()
 
     def _learning_rate(self, step: int) -> float:
         recipe, per_epoch = self.recipe, self.order.per_epoch

@@ -49,7 +49,7 @@ def measure_normalisation(
 
     def readable() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in batches:
-            broken.add(batch)
+            broken.add(batch.broken)
             if len(batch):
                 yield batch.waveform, batch.lengths
 

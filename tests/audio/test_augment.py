@@ -1,5 +1,6 @@
 """Augmentations against what they promise: bounds, distributions, and a matrix that replays a mixture."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -190,3 +191,17 @@ def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refuses_no_masks_and_other_fills(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r'^masks is at least 1 and fill is "zero" or "mean", got '):
         SpecAugment(4, 4, **options)
+
+
+@pytest.mark.parametrize(
+    "augment", [SpecAugment(10, 12, masks=2), noise_and_roll], ids=["SpecAugment", "noise_and_roll"]
+)
+def test_a_share_of_a_batch_is_augmented_as_in_the_whole(augment: Callable[..., Tensor]) -> None:
+    log_mel = torch.randn(7, 40, 32)
+    torch.manual_seed(5)
+    whole = augment(log_mel)
+    state = torch.get_rng_state()
+    for first, last in ((0, 3), (3, 4), (4, 4), (4, 7)):
+        torch.manual_seed(5)
+        assert torch.equal(augment(log_mel[first:last], first=first, total=7), whole[first:last])
+        assert torch.equal(torch.get_rng_state(), state)  # what is drawn next is the same too

@@ -110,7 +110,7 @@ def test_broken_files_are_left_out_named_once_and_counted(clips: list[Clip], bro
     for epoch in range(2):
         found = batches(mixed, workers, size=2)
         assert [path for batch in found for path in batch.paths] == [str(clip.path) for clip in clips[:4]]
-        named = [error for batch in found for error in count.add(batch)]
+        named = [error for batch in found for error in count.add(batch.broken)]
         assert len(named) == (5 if epoch == 0 else 0)
         assert all(str(clip.path) in error and "\n" not in error for clip, error in zip(broken, named, strict=False))
     assert len(count) == 5
@@ -132,14 +132,14 @@ def test_a_batch_may_come_out_empty(broken: list[Clip]) -> None:
 def test_only_broken_files_are_an_error(broken: list[Clip]) -> None:
     count = BrokenFiles(len(broken))
     found = batches(broken, size=3)
-    assert len(count.add(found[0])) == 3
+    assert len(count.add(found[0].broken)) == 3
     with pytest.raises(DataError, match=r"^5 of 5 files could not be read: .*; none is left, check the data$"):
-        count.add(found[1])
+        count.add(found[1].broken)
 
 
 def test_nothing_broken_is_nothing_to_say(clips: list[Clip]) -> None:
     count = BrokenFiles(len(clips))
-    assert [count.add(batch) for batch in batches(clips)] == [(), (), ()]
+    assert [count.add(batch.broken) for batch in batches(clips)] == [(), (), ()]
     assert count.summary() == ""
 
 

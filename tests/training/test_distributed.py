@@ -31,7 +31,6 @@ BOUND = 1e-5
 WEIGHT_BOUND = 5e-3 / 100  # of lr
 # Batches of 5 in 6 parts: some are empty, none are equal.
 RANDOM: dict[str, Any] = {
-    "mixup": 0.5,
     "freq_mask": 24,
     "time_mask": 16,
     "noise_and_roll": True,
@@ -49,14 +48,14 @@ RANDOM: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Of tones with files that cannot be read in all splits."""
+@pytest.fixture(scope="module", params=[0.5, 0.0], ids=["mixup", "no mixup"])
+def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Of tones with files that cannot be read in all splits. Processes share waveforms only where they mix them."""
     root = write_tones(tmp_path_factory.mktemp("tones") / "data")
     splits = load_splits(root, validation=0.2)
     for clip in (splits.train[3], splits.train[10], splits.validation[0], splits.test[-1]):
         clip.path.write_text("not a sound")
-    return small_recipe(root, **RANDOM)
+    return small_recipe(root, mixup=request.param, **RANDOM)
 
 
 @pytest.fixture(scope="module")

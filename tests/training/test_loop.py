@@ -114,9 +114,9 @@ def test_each_step_is_given_its_learning_rate_and_precision(
     rates, dtypes, modes = [], set(), set()
     step = Trainer._step
 
-    def spy(self: Trainer, batch: Any) -> float:
+    def spy(self: Trainer, *batch: Any) -> float:
         handle = self.model.head[1].register_forward_hook(lambda module, _, out: dtypes.add(out.dtype))
-        loss = step(self, batch)
+        loss = step(self, *batch)
         handle.remove()
         rates.append({group["lr"] for group in self.optimiser.param_groups})
         modes.add(self.model.training)
@@ -138,9 +138,9 @@ def test_augmentation_is_for_training_alone(tones: Path, tmp_path: Path, monkeyp
     for name in calls:
         original = getattr(loop, name)
 
-        def counted(*args: Any, _original: Any = original, _name: str = name) -> Any:
+        def counted(*args: Any, _original: Any = original, _name: str = name, **options: Any) -> Any:
             calls[_name].append(trainers[0].model.training)
-            return _original(*args)
+            return _original(*args, **options)
 
         monkeypatch.setattr(loop, name, counted)
     fit = Trainer.fit

@@ -48,10 +48,10 @@ def train_until(step: int, recipe: Recipe, run: Path) -> None:
     """Train, and fail at a step before anything of it has happened."""
     original = Trainer._step
 
-    def stopping(self: Trainer, batch: Any) -> float:
+    def stopping(self: Trainer, *batch: Any) -> float:
         if self.position.step == step:
             raise StoppedError
-        return original(self, batch)
+        return original(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_step", stopping)
@@ -180,7 +180,7 @@ die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
 if moment == "in the middle of an epoch":
     step = loop.Trainer._step
-    loop.Trainer._step = lambda self, batch: die() if self.position.step == 7 else step(self, batch)
+    loop.Trainer._step = lambda self, *batch: die() if self.position.step == 7 else step(self, *batch)
 if moment == "while writing a checkpoint":
     def half(tensors, path, metadata):
         if "position" in metadata["fastloaa"] and '"step": 8' in metadata["fastloaa"]:
