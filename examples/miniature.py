@@ -12,16 +12,23 @@ some --folds each; the command with everything then writes the page from what th
 """
 
 import argparse
+import csv
+import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 from pretraining import BACKBONE, console, pretrained, say, synthesised
 
 from fastloaa.data import COMMANDS
 from fastloaa.files import replacing
 from fastloaa.training import Recipe
+from fastloaa.training.distributed import process_state
+from fastloaa.training.result import device_name
 from fastloaa.training.sweep import sweep
 from fastloaa.training.sweep_table import Spread, SweepTable, in_words
 
@@ -92,8 +99,11 @@ def main() -> None:
         folds = arguments.folds or range(1, len(speakers) + 1)
         tables["FSDD"] = compare(base, rates, out / "fsdd", arguments.seeds, folds)
     with replacing(arguments.doc) as temporary:
-        temporary.write_text(page(tables, rates, arguments.rates), encoding="utf-8")
-    console.print(f"\n{arguments.doc}")
+        text = page(tables, rates, arguments.rates, arguments.precision, made_with())
+        temporary.write_text(text, encoding="utf-8")
+    runs = arguments.doc.with_suffix(".csv")
+    write_runs(tables, runs)
+    console.print(f"\n{arguments.doc}\n{runs}: every run")
 
 
 def whole_path(text: str) -> Path:
@@ -156,11 +166,40 @@ def speaker_table(recordings: Path, table: Path) -> tuple[Path, list[str]]:
     return table, speakers
 
 
-def page(tables: Mapping[str, SweepTable], rates: Mapping[str, float], grid: Sequence[float]) -> str:
+def made_with() -> str:
+    """Processor, version, date and commit."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    device = device_name(process_state().device)
+    processor = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}" if device == "cpu" else device
+    commit = git.stdout.strip() or "unknown"
+    return f"{processor}, torch {torch.__version__}, {date.today().isoformat()}, commit {commit}"
+
+
+def write_runs(tables: Mapping[str, SweepTable], path: Path) -> None:
+    """A line for each run behind the page."""
+    columns = ("name", "fold", "seed", "trainable_parameters", "accuracy", "mAP", "seconds")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("data", *columns))
+        for data, table in tables.items():
+            writer.writerows((data, *(getattr(run, column) for column in columns)) for run in table.outcomes)
+
+
+def page(
+    tables: Mapping[str, SweepTable], rates: Mapping[str, float], grid: Sequence[float], precision: str, about: str
+) -> str:
     """docs/miniature.md: what was done, and what came out of it."""
     sets = list(tables)
     lines = [
-        PREAMBLE.format(depth=DEPTH, rates=", ".join(f"{rate:g}" for rate in grid), takes=TAKES),
+        PREAMBLE.format(
+            depth=DEPTH,
+            rates=", ".join(f"{rate:g}" for rate in grid),
+            takes=TAKES,
+            about=about,
+            precision="" if precision == "auto" else f" --precision {precision}",
+        ),
         f"| method | trainable parameters | {' | '.join(f'{name}, %' for name in sets)} "
         "| lr | paper: EPIC-SOUNDS top-1 | paper: ESC-50 | paper: SPC-2 |",
         f"|---|---:|{'---:|' * len(sets)}---:|---:|---:|---:|",
@@ -186,7 +225,8 @@ def page(tables: Mapping[str, SweepTable], rates: Mapping[str, float], grid: Seq
 
 PREAMBLE = """# The paper's claim in miniature
 
-Written by `python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature`, whatever it says.
+Written by `python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature{precision}`, whatever it says, on
+{about}; every run is in `miniature.csv`.
 
 No ImageNet weights take part. A transformer of {depth} blocks, 192 wide, learnt 30 synthesised words from scratch and
 is frozen but for full fine-tuning. From there every method learns real recordings: ESC-10 (five seconds of ten sounds)

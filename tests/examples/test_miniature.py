@@ -66,7 +66,7 @@ def test_the_rate_is_the_one_that_recognises_most(
     assert miniature.choose_rates(base, arguments) == {"probe": 1e-2}
 
 
-def test_the_page(miniature: ModuleType) -> None:
+def test_the_page(miniature: ModuleType, tmp_path: Path) -> None:
     recipe = Recipe(data="x", backbone_options={}, frames=64)
     trials = [Trial(name, 1, seed, recipe, Path(name)) for seed in (0, 1) for name in miniature.ROWS]
     outcomes = [
@@ -76,7 +76,8 @@ def test_the_page(miniature: ModuleType) -> None:
         for t in trials
     ]
     table = SweepTable(dict.fromkeys(miniature.ROWS, PaperRow()), trials, outcomes, {})
-    text = miniature.page({"ESC-10": table}, dict.fromkeys(miniature.ROWS, 1e-3), [1e-3])
+    text = miniature.page({"ESC-10": table}, dict.fromkeys(miniature.ROWS, 1e-3), [1e-3], "bf16", "this machine")
+    assert "--out runs/miniature --precision bf16`, whatever it says, on\nthis machine; every run" in text
     for line in (
         "| method | trainable parameters | ESC-10, % | lr | paper: EPIC-SOUNDS top-1 | paper: ESC-50 | paper: SPC-2 |",
         "| LoAA Attn(T) FFN(F) | 1,000 | 70.0 ± 7.1 | 0.001 | 54.14 | 87.1 | 96.9 |",
@@ -84,4 +85,9 @@ def test_the_page(miniature: ModuleType) -> None:
         "| square (3, 3) | +0.0 ± 0.0 |",
     ):
         assert line in text.splitlines()
+    miniature.write_runs({"ESC-10": table}, tmp_path / "runs.csv")
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert lines[0] == "data,name,fold,seed,trainable_parameters,accuracy,mAP,seconds"
+    assert lines[1] == "ESC-10,probe,1,0,1000,0.6,0.5,1800.0"
+    assert len(lines) == 1 + len(trials)
     assert f"1 folds, 2 seeds, {len(trials)} runs, {len(trials) / 2:.1f} hours of training" in text
