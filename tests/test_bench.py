@@ -1,12 +1,16 @@
 """The whole-model benches: each script from its command line at the smallest size, and what they compute with."""
 
 import json
+import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from rich.console import Console
 
 BENCH = Path(__file__).parents[1] / "bench"
 TINY = ["--batch", "2", "--grid", "8x2", "--depth", "1", "--dim", "64", "--rounds", "2", "--device", "cpu"]
@@ -95,3 +99,39 @@ def test_the_floor_has_a_gradient_back_to_the_first_block(models: object) -> Non
     assert reached
     assert not torch.equal(step.model.head[1].weight, before)
     assert not any(p.requires_grad for p in step.model.backbone.parameters())
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """With steps that do next to nothing: one that passes and leaves results, one that fails, one that never ends."""
+    monkeypatch.syspath_prepend(BENCH)
+    import everything
+
+    monkeypatch.setattr(everything, "BENCH", tmp_path / "bench")
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    (tmp_path / "bench" / "plot.py").write_text("import sys; open('drawn', 'w').write(' '.join(sys.argv[1:]))")
+    (tmp_path / "bench" / "results" / "old.json").touch()
+    os.utime(tmp_path / "bench" / "results" / "old.json", (0, 0))
+    steps = {
+        "speed": ("-c", "open('bench/results/speed.json', 'w')"),
+        "tests": ("-c", "raise SystemExit(1)"),
+        "training": ("-c", "raise SystemExit(1)"),
+        "inference": ("-c", "import time; time.sleep(600)"),
+    }
+    monkeypatch.setattr(everything, "STEPS", steps)
+    return everything
+
+
+def test_everything_goes_on_past_what_fails(
+    everything: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = StringIO()
+    assert everything.run(["training", "inference", "speed"], 3, Console(file=said)) == ["training", "inference"]
+    assert "speed: done after" in said.getvalue()
+    assert (tmp_path / "drawn").read_text() == str(tmp_path / "bench" / "results" / "speed.json")
+
+
+def test_nothing_is_timed_with_wrong_kernels(everything: ModuleType, tmp_path: Path) -> None:
+    assert everything.run(["tests", "speed"], None, Console(quiet=True)) == ["tests"]
+    assert not (tmp_path / "bench" / "results" / "speed.json").exists()
