@@ -7,18 +7,21 @@ from fastloaa.combine import average, concat
 from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
 from fastloaa.models import AST
+from fastloaa.normed import NormedFrom, norm_once
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AST",
     "LoAA",
+    "NormedFrom",
     "TokenGrid",
     "adapt",
     "average",
     "concat",
     "loaa",
     "load_adapter",
+    "norm_once",
     "save_adapter",
     "trainable_parameters",
 ]
