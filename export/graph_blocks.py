@@ -19,6 +19,7 @@ from fastloaa.adapt import AdaptedBlock
 from fastloaa.adapter import LoAA
 from fastloaa.export.merge import linear_of
 from fastloaa.grid import TokenGrid
+from fastloaa.normed import NormedFrom
 from fastloaa.shifts import unfold
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
@@ -151,7 +152,7 @@ class GraphLoAA(nn.Module):
         if adapter.up.bias is not None:
             self.up_bias = nn.Parameter(adapter.scale * adapter.up.bias)
 
-    def forward(self, x: Tensor, block_out: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, x: Tensor, block_out: Tensor, skip: Tensor, normed_from: NormedFrom | None = None) -> Tensor:
         """All [batch, tokens, dim]; the branch and its summands, as `LoAA.forward`."""
         columns = F.linear(x, self.down, self.down_bias)
         return skip + (block_out + F.linear(self.between(columns), self.up, self.up_bias))
