@@ -1,6 +1,6 @@
 """Waveforms to what a spectrogram transformer reads, by AST's recipe."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,7 @@ STATISTICS: dict[str, tuple[float, float]] = {
     "speechcommands": (-6.845978, 5.5654526),
 }
 """(mean, std) of the log-mel spectrograms of AST's datasets, 16 kHz and 128 mel bins, from AST's recipes."""
+PART = 640_000  # samples at a time on a CPU: four clips of ten seconds
 
 
 class HasLogMel(Protocol):
@@ -96,9 +97,11 @@ class FrontEnd(nn.Module):
         Raises:
             ValueError: another shape or dtype.
         """
-        log_mel, _ = self.padded_log_mel(waveform, lengths)
-        log_mel = log_mel.sub_(self.mean) if augment is None else augment(log_mel) - self.mean
-        return log_mel.div_(2 * self.std)
+        if augment is not None:
+            log_mel, _ = self.padded_log_mel(waveform, lengths)
+            return (augment(log_mel) - self.mean).div_(2 * self.std)
+        parts = (self._padded(*part)[0] for part in _parts(waveform, lengths))
+        return _joined([log_mel.sub_(self.mean).div_(2 * self.std) for log_mel in parts])
 
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The log-mel spectrogram before augmentation and normalisation.
@@ -107,6 +110,11 @@ class FrontEnd(nn.Module):
             log_mel: float32 `[batch, frames, mel_bins]`, zeros in the padding.
             valid: bool `[batch, frames]`, False in the padding.
         """
+        log_mels, valid = zip(*(self._padded(*part) for part in _parts(waveform, lengths)), strict=True)
+        return _joined(log_mels), _joined(valid)
+
+    def _padded(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`padded_log_mel` of a part of the batch."""
         # Each frame loses its own mean later; without the clip's, what follows has no large offset to cancel and rounds
         # a thousand times less.
         all_valid = lengths is None
@@ -126,6 +134,24 @@ class FrontEnd(nn.Module):
             return F.pad(waveform, (0, self.samples))[:, : self.samples]
         missing = self.samples - waveform.shape[1]
         return F.pad(waveform, (0, missing)) if missing > 0 else waveform[:, : self.samples]
+
+
+def _parts(waveform: Tensor, lengths: Tensor | None) -> Iterable[tuple[Tensor, Tensor | None]]:
+    """The batch as it is, or on a CPU a few clips at a time: what a step writes is then in the cache for the next.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    clip_lengths(waveform, lengths)
+    if waveform.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
+        return [(waveform, lengths)]
+    clips = max(PART // waveform.shape[1], 1)
+    waveforms = waveform.split(clips)
+    return zip(waveforms, [None] * len(waveforms) if lengths is None else lengths.split(clips), strict=True)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """FrontEnd against AST's recipe, written clip by clip with torchaudio in float64."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_a_padded_clip_is_as_it_is_alone(lengths: list[int]) -> None:
     for clip, features in zip(alone, together, strict=True):
         torch.testing.assert_close(features, front_end(clip[None])[0], atol=1e-4, rtol=0)
         torch.testing.assert_close(features, ast_recipe(clip, FRAMES, **ESC50), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("augment", [None, lambda log_mel: log_mel + 1])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_batches_of_any_size_are_their_clips(with_lengths: bool, augment: Callable[[Tensor], Tensor] | None) -> None:
+    """On a CPU a batch is taken in parts, here 2 + 2 + 1."""
+    waveform = torch.randn(5, 300_000)
+    lengths = torch.tensor([300_000, 1000, 250_000, 120_000, 300]) if with_lengths else None
+    front_end = FrontEnd(1900)
+    alone = [
+        front_end(waveform[i : i + 1], None if lengths is None else lengths[i : i + 1], augment)
+        for i in range(len(waveform))
+    ]
+    torch.testing.assert_close(front_end(waveform, lengths, augment), torch.cat(alone), atol=1e-5, rtol=0)
 
 
 def test_counts_frames_at_every_length() -> None:
