@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
+from fastloaa.products import product
 
 Provider = Callable[..., Tensor]
 
@@ -64,8 +65,8 @@ def conv1d(x: Tensor, down: Tensor, up: Tensor, grid: TokenGrid, *summands: Tens
 
 def two_gemms(x: Tensor, down: Tensor, up: Tensor, grid: TokenGrid, *summands: Tensor) -> Tensor:
     """No adapter: only its two matrix products. What the "torch" backend cannot go below."""
-    hidden = F.linear(x.flatten(0, 1), down.permute(2, 3, 0, 1).flatten(0, 2))
-    return F.linear(hidden, up.permute(0, 2, 3, 1).flatten(1)).view_as(x)
+    hidden = product(x.flatten(0, 1), down.permute(2, 3, 0, 1).flatten(0, 2))
+    return product(hidden, up.permute(0, 2, 3, 1).flatten(1)).view_as(x)
 
 
 def fused_runs(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
 from fastloaa.normed import NormedFrom, recompute
+from fastloaa.products import by_onednn, product
 from fastloaa.shifts import fold, negated, offsets, unfold
 
 
@@ -140,7 +141,7 @@ def backward(
         hidden = _hidden(pre, hidden_mask, scale, activation)
         unfolded = unfold(hidden, grid, taps).reshape(-1, kf * kt * rank)
         # This product is a sixth faster with the narrow matrix first.
-        d_up = (unfolded.t() @ rows).view(kf, kt, rank, dim).permute(3, 2, 0, 1)
+        d_up = product(unfolded.t(), rows.t()).view(kf, kt, rank, dim).permute(3, 2, 0, 1)
     if not (need_x or need_down or need_hidden):
         return None, None, d_up, None, None
 
@@ -155,9 +156,9 @@ def backward(
     if need_x or need_down:
         d_folded = unfold(d_pre, grid, negated(taps)).reshape(-1, kf * kt * rank)
         if need_x:
-            d_x = (d_folded @ _down_matrix(down_weight)).view_as(x)
+            d_x = product(d_folded, _down_matrix(down_weight).t()).view_as(x)
         if need_down:
-            d_down = (d_folded.t() @ x.reshape(-1, dim)).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
+            d_down = product(d_folded.t(), x.reshape(-1, dim).t()).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
     return d_x, d_down, d_up, d_hidden, d_pre
 
 
@@ -176,7 +177,7 @@ def _taps(rows: Tensor, matrix: Tensor, sequence: torch.Size, taps: int) -> Tens
     """
     columns = matrix.shape[0]
     padding = -columns % 16
-    out = F.linear(rows, F.pad(matrix, (0, 0, 0, padding)) if padding else matrix)
+    out = product(rows, F.pad(matrix, (0, 0, 0, padding)) if padding else matrix)
     return out.view(*sequence, columns + padding)[..., :columns].unflatten(2, (taps, -1))
 
 
@@ -191,20 +192,20 @@ def _project_up(
     block_out: Tensor | None,
     skip: Tensor | None,
 ) -> Tensor:
-    """Pre-activation [B, N, r] -> branch + summands [B, N, dim]; the sum rides on the GEMM's accumulation."""
+    """Pre-activation [B, N, r] -> branch + summands [B, N, dim]."""
     dim, rank, kf, kt = weight.shape
     hidden = _hidden(pre, hidden_mask, scale, activation)
     unfolded = unfold(hidden, grid, offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
-    matrix = _up_matrix(weight).t()
-    shape = (*pre.shape[:2], dim)
-    if block_out is not None and skip is not None:
-        out = (block_out + skip).reshape(-1, dim).addmm_(unfolded, matrix).view(shape)
-    elif block_out is not None or skip is not None:
-        summand = block_out if block_out is not None else skip
-        assert summand is not None
-        out = torch.addmm(summand.reshape(-1, dim), unfolded, matrix).view(shape)
-    else:
-        out = torch.mm(unfolded, matrix).view(shape)
+    matrix = _up_matrix(weight)
+    summands = [summand for summand in (block_out, skip) if summand is not None]
+    if not summands or by_onednn(unfolded):
+        out = product(unfolded, matrix).view(*pre.shape[:2], dim)
+        for summand in summands:
+            out += summand
+    else:  # the sum rides on the product's accumulation
+        total = (summands[0] if len(summands) == 1 else summands[0] + summands[1]).reshape(-1, dim)
+        sum_ = torch.addmm if len(summands) == 1 else Tensor.addmm_
+        out = sum_(total, unfolded, matrix.t()).view(*pre.shape[:2], dim)
     return out if bias is None else out.add_(bias if scale == 1.0 else bias * scale)
 
 
