@@ -55,7 +55,7 @@ def draw_models(rows: Rows) -> Figure:
     if rows[0].get("peak_mb"):
         quantities.append(("peak memory, GB", lambda r: r["peak_mb"] / 1e3, "{:.2f}"))
     if rows[0].get("kept_mb"):
-        quantities.append(("kept for the backward pass, GB", lambda r: r["kept_mb"] / 1e3, "{:.2f}"))
+        quantities.append(("kept for the backward pass, MB", lambda r: r["kept_mb"], "{:.0f}"))
     count = max(sum(_case_name(r) == case for r in rows) for case in cases)
     figure, axes = plt.subplots(
         len(quantities),

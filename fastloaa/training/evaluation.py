@@ -58,11 +58,15 @@ def evaluation_loader(
     Of several processes each has batches of its share of the clips.
     """
     dataset = clip_dataset(model.front_end, clips[own_share(len(clips))], model.num_classes, multi_label)
-    places = torch.linspace(0, 1, views).tolist()
+    places = torch.linspace(0, 1, views).tolist()  # of one, 0.0
+
+    def windows(index: int) -> Sequence[float]:
+        return places if views > 1 and dataset.is_cut(index) else (0.0,)
+
     return DataLoader(
         dataset,
         batch_size,
-        sampler=[(i, place) for i in range(len(dataset)) for place in (places if dataset.is_cut(i) else (0.0,))],
+        sampler=[(index, place) for index in range(len(dataset)) for place in windows(index)],
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
