@@ -106,12 +106,14 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's, "-dirty" where its code has changed since; results written before are no code."""
+    """The checkout's, "-dirty" where its code has changed since; words, and results written before, are no code."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=RESULTS.parents[1])
 
-    changed = git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)bench/results").returncode
+    changed = git(
+        "diff", "--quiet", "HEAD", "--", ".", ":(exclude)bench/results", ":(exclude)docs", ":(exclude)README.md"
+    ).returncode
     return git("rev-parse", "--short", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
