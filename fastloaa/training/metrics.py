@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastloaa.files import replacing
+from fastloaa.files import replacing, writing
 
 
 def read_metrics(path: Path) -> list[Mapping[str, Any]]:
@@ -32,6 +32,6 @@ class MetricsFile:
         self.rows = read_metrics(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)

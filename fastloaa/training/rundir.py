@@ -1,7 +1,9 @@
 """The directory of a run: what it holds, and whether a recipe may go on in it."""
 
+import shutil
 from pathlib import Path
 
+from fastloaa.files import leftover_prefix
 from fastloaa.methods import METHODS
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError
@@ -49,9 +51,9 @@ class RunDirectory:
         if self.checkpoint.exists():
             self._check_same(Recipe.load(self.recipe), recipe)
         recipe.save(self.recipe)
-        for file in self._files():  # what a kill left half written
-            for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
-                leftover.unlink()
+        for file in (self.recipe, *self._files()):  # what a kill left half written
+            for leftover in self.path.glob(f"{leftover_prefix(file)}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         return self.last_checkpoint()
 
     def last_checkpoint(self) -> Checkpoint | None:

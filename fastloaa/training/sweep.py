@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fastloaa.errors import user_line
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError
@@ -63,10 +64,10 @@ def sweep(
         try:
             table.outcomes.append(_run(trial, console))
         except Exception as error:  # a sweep runs for hours: what ails one run is reported and does not stop the others
-            reason = " ".join(str(error).split())
-            if not (type(error).__module__.startswith("fastloaa.") or isinstance(error, OSError)):
+            reason = user_line(error) or ""
+            if not reason:
                 console.print_exception()
-                reason = f"{type(error).__name__}: {reason}"
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             table.failures[trial.title] = reason
             _say(console, f"failed: {trial.title}: {reason}")
         trained += is_new
