@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 from fastloaa.data.clips import DataError
 from fastloaa.files import WriteError, making_folder, write_json, writing
+from fastloaa.locks import locked
 
 RECORD_FILE = "download.json"
 TIMEOUT = 60.0  # seconds without a byte
@@ -95,10 +96,16 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
     Raises:
         DataError: a folder with something in it, no connection or one that broke, another checksum than expected, or
             an archive that is damaged or reaches outside the folder.
+        LockedError: another process is fetching it into that folder.
+        WriteError: it cannot be written; what has arrived stays, and the same command goes on from there.
     """
+    with locked(folder, folder.with_name(f".{folder.name}.lock")):
+        return _install(source, folder, report)
+
+
+def _install(source: Source, folder: Path, report: Report | None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; give a new one, or use what is there")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     archive = folder.with_name(f"{folder.name}.part")
     fetch(source.url, archive, report)
     with archive.open("rb") as file:

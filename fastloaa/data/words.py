@@ -17,6 +17,7 @@ from fastloaa.data.clips import DataError
 from fastloaa.data.espeak import Espeak
 from fastloaa.data.split_table import SPLIT_FILE
 from fastloaa.files import making_folder
+from fastloaa.locks import locked
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 """The ten commands of Speech Commands (Warden 2018, https://arxiv.org/abs/1804.03209)."""
@@ -127,6 +128,8 @@ def synthesise_words(
     Raises:
         DataError: `root` holds something else or words made with other settings, espeakng-loader is not installed,
             espeak-ng fails or stays silent, or a word is no file name or is given twice.
+        LockedError: another process is making them.
+        WriteError: they cannot be written.
     """
     root = Path(root)
     if not words or len(set(words)) < len(words):
@@ -138,10 +141,12 @@ def synthesise_words(
     if _is_complete(root, settings):
         return root
     drawn = draw_voices(voices, seed)
-    with making_folder(root) as temporary:
-        temporary.mkdir()
-        _write_clips(temporary, words, drawn, seed, progress)
-        (temporary / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+    with locked(root, root.with_name(f".{root.name}.lock")):
+        if not _is_complete(root, settings):  # else another process has made it since
+            with making_folder(root) as temporary:
+                temporary.mkdir()
+                _write_clips(temporary, words, drawn, seed, progress)
+                (temporary / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     return root
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,13 +47,20 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
         console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
 
     Raises:
-        OptionError, DataError, RunError, TrainingError, FileError, WeightsError: one line each.
+        OptionError, DataError, RunError, TrainingError, FileError, WeightsError, WriteError: one line each.
+        LockedError: another process is training in `out`.
     """
     accelerator = _accelerator(recipe)
     console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
+    run = RunDirectory(out)
+    with run.locked() if accelerator.is_main_process else nullcontext():  # of several processes, the first one writes
+        return _train(recipe, run, overwrite, accelerator, console)
+
+
+def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Accelerator, console: Console) -> Result:
+    """`train` in a directory that this process, or the first of several, has locked."""
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
-    run = RunDirectory(out)
     with accelerator.main_process_first():
         checkpoint = run.claim(recipe, overwrite) if accelerator.is_main_process else run.last_checkpoint()
     _say(console, splits.summary())

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from fastloaa.errors import user_line
+from fastloaa.locks import locked
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError
@@ -49,9 +51,18 @@ def sweep(
     Raises:
         OptionError: nothing to run, a name that cannot be a folder's, or a seed or fold given twice or below its
             lowest value.
+        LockedError: another sweep is at work in `out`.
+        WriteError: the table cannot be written.
     """
     trials = list(_trials(recipes, Path(out), seeds, folds))
     is_main = process_state().is_main_process
+    with locked(out, Path(out, ".lock")) if is_main else nullcontext():
+        return _sweep(recipes, trials, out, is_main, console)
+
+
+def _sweep(
+    recipes: Mapping[str, Recipe], trials: Sequence[Trial], out: str | Path, is_main: bool, console: Console | None
+) -> SweepTable:
     console = (console or Console()) if is_main else Console(quiet=True)
     table = SweepTable({name: recipe.paper_row() for name, recipe in recipes.items()}, trials, [], {})
     waiting = sum(not RunDirectory(trial.folder).result.exists() for trial in trials)
