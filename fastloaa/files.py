@@ -169,6 +169,57 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
         save_file(contiguous, temporary, {METADATA_KEY: json.dumps(metadata)})
 
 
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileError: missing, or not JSON in UTF-8.
+    """
+    path = Path(path)
+    _check_is_file(path, "a JSON file")
+    with understanding(path, "JSON"):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def understanding(path: str | Path, what: str) -> Iterator[None]:
+    """Take apart what a file holds: values that are missing, of another type or out of range mean that it is damaged.
+
+    Args:
+        what: the file should be.
+
+    Raises:
+        FileError: in place of whatever Python, or a class made of them, says of such values.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: damaged, or not {what} ({found}); write or download it again") from error
+
+
+def check_tensors(path: str | Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes of the tensors in a file with those of what they are for.
+
+    Raises:
+        FileError: they differ.
+    """
+    shapes, stored = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (expected, given))
+    if wrong := {name for name, _ in shapes.items() ^ stored.items()}:
+        raise FileError(
+            f"{path}: damaged, {len(wrong)} tensors missing, unknown or of another shape, such as {min(wrong)}; "
+            f"save it again"
+        )
+
+
+def _check_is_file(path: Path, what: str) -> None:
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        raise FileError(f"{path}: {reason}; expected {what}")
+
+
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors of a safetensors file and what fastloaa wrote into its metadata ({} for files of others).
 
@@ -176,11 +227,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
         FileError: missing, not a safetensors file, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; expected a safetensors file")
+    _check_is_file(path, "a safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError(f"its metadata are {type(metadata).__name__}, expected a mapping")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a readable safetensors file ({error}); save or download it again") from error
+    # What it makes of a tensor whose type PyTorch does not have, or of JSON that is deep or odd.
+    except (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: not a readable safetensors file ({reason}); save or download it again") from error

@@ -1,16 +1,15 @@
 """Several recipes over test folds and seeds: every run in a folder of its own, and one table of them all."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from fastloaa.errors import user_line
+from fastloaa.files import read_json, understanding
 from fastloaa.locks import locked
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
@@ -116,8 +115,9 @@ def _run(trial: Trial, console: Console) -> Outcome:
                 f"{trial.folder}: was trained with {name} {before[name]!r}, now {now[name]!r}; "
                 f"give another --out, or delete the folder to train it anew"
             )
-    result: dict[str, Any] = json.loads(run.result.read_text())
-    return Outcome.of(trial, result, read_metrics(run.metrics))
+    result, metrics = read_json(run.result), read_metrics(run.metrics)
+    with understanding(run.result, "the result of a run"):
+        return Outcome.of(trial, result, metrics)
 
 
 def _remaining(since: float, trained: int, waiting: int) -> timedelta:
