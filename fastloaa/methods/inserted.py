@@ -78,6 +78,9 @@ class InsertedMethod(ABC):
             config, made_for, options = dict(metadata["model"]), dict(metadata["backbone"]), dict(metadata["options"])
         model = AST.from_config(config, weights)
         check_made_for(path, made_for, describe_backbone(model))
+        largest = max((value for value in options.values() if isinstance(value, int)), default=0)
+        if largest > sum(tensor.numel() for tensor in state.values()):  # or so much would be made
+            raise FileError(f"{path}: damaged, its tensors are too small for {options}; save it again")
         build(type(self), options, self.name).apply(model)
         check_tensors(path, _trainable(model), state)
         model.load_state_dict(state, strict=False)

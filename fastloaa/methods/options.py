@@ -23,8 +23,10 @@ def build(cls: type[T], values: Mapping[str, Any], what: str) -> T:
         what: names the thing in error messages, e.g. "recipe".
 
     Raises:
-        OptionError: a name that is not a field, or a field without default that is missing.
+        OptionError: no mapping, a name that is not a field, or a field without default that is missing.
     """
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{what} is {_describe(Mapping)}, got {repr(values)[:200]}")
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
@@ -119,7 +121,7 @@ def _describe(hint: Any) -> str:
         return f"a list, each {_describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_describe(argument) for argument in arguments)}]"
-    return "a mapping of names to values" if origin is Mapping or is_dataclass(hint) else _NAMES[hint]
+    return "a mapping of names to values" if Mapping in (origin, hint) or is_dataclass(hint) else _NAMES[hint]
 
 
 def _or(words: list[str]) -> str:

@@ -273,15 +273,20 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-_MOST_BYTES = 1_000_000
-_MOST_NODES = 10_000
-"""A recipe has about a hundred; aliases of aliases can stand for billions."""
+_MOST_BYTES = 100_000
+_MOST_NODES = 10_000  # a recipe has about a hundred; aliases of aliases can stand for billions
+_MOST_BRACKETS = 50  # within each other; PyYAML's time grows with the square of them
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, with a bound on what aliases may make of a short text, and with YAML 1.2's floats: PyYAML keeps to YAML
-    1.1, which reads 1e-3 as text.
+    """Safe, with bounds on what brackets and aliases may make of a short text, and with YAML 1.2's
+    floats: PyYAML keeps to YAML 1.1, which reads 1e-3 as text.
     """
+
+    def fetch_flow_collection_start(self, *args: Any) -> None:
+        super().fetch_flow_collection_start(*args)
+        if self.flow_level > _MOST_BRACKETS:
+            raise yaml.YAMLError(f"more than {_MOST_BRACKETS} brackets within each other")
 
     def get_single_node(self) -> yaml.Node | None:
         root = super().get_single_node()

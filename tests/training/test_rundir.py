@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_checkpoint import CHECKPOINT
+from checkpoints import CHECKPOINT
 
 from fastloaa.training import Recipe, RunError
 from fastloaa.training.rundir import RunDirectory
