@@ -77,7 +77,10 @@ class Metadata:
         """
         read = {f.name for f in fields(cls) if f.default is MISSING or f.name in props}
         values = {name: props[name] if name in _WORDS else json.loads(props[name]) for name in read}
-        return cls(**values | {"labels": tuple(values["labels"])})
+        metadata = cls(**values | {"labels": tuple(values["labels"])})
+        if metadata.input != "image" and (lost := [k for k, v in metadata.front_end().items() if v is None]):
+            raise ValueError(f"no {', '.join(lost)} of the front end")
+        return metadata
 
 
 _WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind")
@@ -103,7 +106,7 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
         raise FileError(f"{path}: onnxruntime cannot open it ({reason[:200]}); expected an ONNX file") from error
     try:
         metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FileError(
             f"{path}: an ONNX file without fastloaa's metadata; expected one that `fastloaa export` or to_onnx wrote"
         ) from error

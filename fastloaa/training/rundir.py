@@ -1,7 +1,12 @@
 """The directory of a run: what it holds, and whether a recipe may go on in it."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from fastloaa.files import leftover_prefix
+from fastloaa.locks import locked
 from fastloaa.methods import METHODS
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError
@@ -29,6 +34,19 @@ class RunDirectory:
         """The trained weights."""
         return self.path / METHODS[recipe.method].weights_file
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the block runs, this process alone may write to the directory, which is made if it is not there.
+
+        Raises:
+            RunError: it holds something else than a run.
+            LockedError: another process is at work in it.
+            WriteError: it cannot be made.
+        """
+        self._check_ours()
+        with locked(self.path, self.path / ".lock"):
+            yield
+
     def claim(self, recipe: Recipe, overwrite: bool = False) -> Checkpoint | None:
         """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.
 
@@ -39,8 +57,7 @@ class RunDirectory:
             RunError: it holds a finished run, one of another recipe, or something else than a run.
             FileError: the checkpoint is damaged.
         """
-        if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
-            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
+        self._check_ours()
         if overwrite:
             for file in self._files():
                 file.unlink(missing_ok=True)
@@ -49,14 +66,18 @@ class RunDirectory:
         if self.checkpoint.exists():
             self._check_same(Recipe.load(self.recipe), recipe)
         recipe.save(self.recipe)
-        for file in self._files():  # what a kill left half written
-            for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
-                leftover.unlink()
+        for file in (self.recipe, *self._files()):  # what a kill left half written
+            for leftover in self.path.glob(f"{leftover_prefix(file)}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         return self.last_checkpoint()
 
     def last_checkpoint(self) -> Checkpoint | None:
         """Where the run in the directory stands; None before its first checkpoint."""
         return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+
+    def _check_ours(self) -> None:
+        if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
+            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:
         for name, value in before.to_dict().items():
