@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import PurePath
+from typing import BinaryIO
 
 import soundfile
 
@@ -37,3 +38,17 @@ def is_sound(path: str | PathLike[str]) -> bool:
 def is_readable(path: str | PathLike[str]) -> bool:
     """Whether a file's name is that of a sound which this installation reads; the file itself is not looked at."""
     return PurePath(path).suffix.lower() in sound_suffixes()
+
+
+def needs_ffmpeg(path: str | PathLike[str], content: BinaryIO) -> bool:
+    """Whether a file is, by its name or its first bytes, of a kind that only `fastloaa[formats]` reads."""
+    content.seek(0)
+    start = content.read(16)
+    matroska, asf, mp4, amr = (
+        start[:4] == b"\x1aE\xdf\xa3",
+        start[:4] == b"0&\xb2u",
+        start[4:8] == b"ftyp",
+        start[:5] == b"#!AMR",
+    )
+    adts = start[:1] == b"\xff" and start[1:2] in (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
+    return PurePath(path).suffix.lower() in FFMPEG_SUFFIXES or matroska or asf or mp4 or amr or adts
