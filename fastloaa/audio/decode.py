@@ -15,11 +15,13 @@ from torchaudio.transforms import Resample
 
 from fastloaa.audio.ffmpeg import FFmpegFile
 from fastloaa.audio.formats import formats_installed, needs_ffmpeg
+from fastloaa.audio.logmel import as_samples, described
 from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
 from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
 
 LONGEST = 1 << 30
-"""Samples that are read at once: 4 GiB, 6.2 hours at 48 kHz."""
+"""Samples that are read at once are fewer: 4 GiB, 6.2 hours at 48 kHz."""
+_TOO_MANY = "too many to read at once; read it in segments, by start and stop"
 
 
 class AudioError(ValueError):
@@ -59,7 +61,7 @@ def load_audio(
         AudioWarning: the header was never finished (a recorder that was cut off), and everything behind it is read.
     """
     if not isinstance(path, str | PathLike):
-        raise AudioError(f"expected the path of a sound file, got {_described(path)}; FrontEnd takes samples")
+        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
     if not 0 <= start < (math.inf if stop is None else stop):
         raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start} to {stop}")
     if sample_rate < 1:
@@ -91,13 +93,15 @@ def sound_seconds(path: str | PathLike[str]) -> float:
 
 
 def resample(samples: Tensor, source: int, target: int) -> Tensor:
-    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc."""
+    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc.
+
+    Raises:
+        ValueError: samples that are neither floating-point nor 16-bit integers, or a rate below 1.
+    """
+    samples = as_samples(samples)
+    if source < 1 or target < 1:
+        raise ValueError(f"expected rates in Hz, at least 1, got {source} and {target}")
     return samples if source == target else _resampler(source, target)(samples)
-
-
-def _described(value: object) -> str:
-    shape = f" {list(value.shape)}" if hasattr(value, "shape") else ""
-    return f"{type(value).__module__}.{type(value).__name__}{shape}".removeprefix("builtins.")
 
 
 @contextmanager
@@ -137,14 +141,16 @@ def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor
     """Samples number `first` to before `end`, or to the end of the sound: float32 `[samples]`, samples >= 1."""
     parts, count = [], 0
     wanted = None if end is None else end - first
+    if wanted is None and sound.frames is not None and sound.frames - first >= LONGEST:
+        raise Unreadable(f"declares {sound.frames} samples, {_TOO_MANY}")
     if wanted != 0:
         for part in sound.blocks(first):
             parts.append(part)
             count += len(part)
             if wanted is not None and count >= wanted:
                 break
-            if count > LONGEST:
-                raise Unreadable(f"longer than {LONGEST} samples, {LONGEST / sound.rate:.0f} s; read it in segments")
+            if count >= LONGEST:
+                raise Unreadable(f"is longer than {count} samples, {_TOO_MANY}")
     if not count and first:
         raise Unreadable(
             f"ends after {sound.end / sound.rate:g} s, expected sound from {first / sound.rate:g} s; correct the times"

@@ -81,8 +81,11 @@ class FFmpegFile:
             if frame.sample_rate != self.rate:
                 raise Unreadable(f"changes from {self.rate} to {frame.sample_rate} Hz on the way; convert it to wav")
             begin, at = at, at + frame.samples
+            samples = _mono(frame)
+            if self._next is None and self.frames is not None and begin < self.frames < at:
+                at = self.frames  # what follows only fills the codec's last frame
             if at > first:
-                kept.append(_mono(frame)[max(first - begin, 0) :])
+                kept.append(samples[max(first - begin, 0) : at - begin])
             if sum(map(len, kept)) >= _BLOCK or (kept and self._next is None):
                 yield torch.from_numpy(np.concatenate(kept))
                 kept = []

@@ -15,10 +15,9 @@ from fastloaa.audio.mpeg import MpegStream, scan_mpeg
 from fastloaa.audio.sources import ENDLESS, length_of
 
 _UNKNOWN = 0xFFFFFFFF
-STREAMED = 0x7FFF0000
-"""Programs that write to a pipe cannot know the length and declare the largest one, from here on."""
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
 _CHUNKS = 10_000  # more before the samples are no recording
+_LEFTOVERS = 4096  # bytes, as tags and padding have them; more may well be sound
 _UNFINISHED = "the header was never finished; everything behind it is read"
 
 
@@ -29,14 +28,21 @@ class Header:
     Attributes:
         patches: byte position -> the bytes that should be there.
         samples: how many it declares, where that is taken out by a patch.
+        length: bytes up to where the samples end, if libsndfile must not look behind; else None.
         mpeg: of an MPEG audio stream, what is in it.
         note: what the user should know, one line.
     """
 
     patches: dict[int, bytes] = field(default_factory=dict)
     samples: int | None = None
+    length: int | None = None
     mpeg: MpegStream | None = None
     note: str | None = None
+
+
+def is_placeholder(size: int) -> bool:
+    """Whether a size is the largest that programs can think of: those that write to a pipe cannot know the length."""
+    return 0x7FFF0000 <= size <= 0x80000100 or 0xFFFF0000 <= size <= _UNKNOWN or size >= 1 << 62
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -88,7 +94,14 @@ def _wav(file: BinaryIO, order: str, start: bytes) -> Header:
         known = rest if width == 8 or rest < _UNKNOWN else _UNKNOWN
         header.patches[where] = struct.pack(order + ("Q" if width == 8 else "I"), known)
         header.note = _UNFINISHED
-        declared = rest
+        declared = known
+    left = rest - declared
+    if length == ENDLESS:
+        header.length = begin + declared
+    elif left > _LEFTOVERS and not _chunks_follow(file, order, begin + declared + declared % 2, length):
+        header.length = begin + declared
+        left_out = f"{left} bytes behind the samples that its header declares are left out; correct the header"
+        header.note = f"{header.note}; {left_out}" if header.note else left_out
     if codec in _MPEG_TAGS and length < ENDLESS:
         header.mpeg = scan_mpeg(file, begin, begin + min(declared, rest))
     return header
@@ -98,10 +111,9 @@ def _is_finished(file: BinaryIO, order: str, begin: int, declared: int, whole: i
     """Whether the size that a wav declares for its samples is to be believed: `declared`, of `whole` + 8 for all."""
     rest = length - begin
     if declared > rest:  # cut, or written to a pipe
-        return declared < STREAMED
+        return not is_placeholder(declared)
     if declared and (whole or declared == rest):
-        # Sizes of 32 bits start again from zero at 4 GiB.
-        return not (length < ENDLESS and rest >= _UNKNOWN and declared in (rest & _UNKNOWN, (rest & _UNKNOWN) - 8))
+        return True
     return _chunks_follow(file, order, begin + declared + declared % 2, length)
 
 
@@ -112,7 +124,7 @@ def _chunks_follow(file: BinaryIO, order: str, at: int, length: int) -> bool:
             return True
         file.seek(at)
         name, size = _chunk(file.read(8), order)
-        if not name or not all(0x20 <= byte < 0x7F for byte in name):
+        if name in (b"", b"RIFF", b"data") or not all(0x20 <= byte < 0x7F for byte in name):  # a second recording
             return False
         at += 8 + size + size % 2
         if at > length + 1:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from fastloaa.audio.headers import STREAMED, Header, View, mpeg_header, read_header
+from fastloaa.audio.headers import Header, View, is_placeholder, mpeg_header, read_header
 from fastloaa.audio.mpeg import MpegStream
 from fastloaa.audio.sources import ENDLESS, LONGEST_PIPE, Pipe, Unreadable, length_of
 
@@ -68,7 +68,7 @@ class SndFile:
         self.end = 0
         self.note = self._header.note
         for declared, found in _CUT_CHUNK.findall(self._sound.extra_info):
-            if int(found) < int(declared) < STREAMED and self._ends:
+            if int(found) < int(declared) and not is_placeholder(int(declared)) and self._ends:
                 raise Unreadable(f"truncated, {found} of {declared} bytes of samples; copy it again")
 
     def _follow_frames(self, header: Header) -> None:
@@ -88,8 +88,8 @@ class SndFile:
         file: View | bytes
         if self._stream is not None:
             file = View(self._source, {}, self._stream.start, self._stream.end, ENDLESS)
-        elif self._path is None or self._header.patches:
-            file = View(self._source, self._header.patches)
+        elif self._path is None or self._header.patches or self._header.length is not None:
+            file = View(self._source, self._header.patches, last=self._header.length)
         else:
             file = os.fsencode(self._path)
         try:

@@ -15,6 +15,8 @@ IN_MEMORY = 64 << 20
 PATIENCE = 5.0  # seconds until a named pipe without a first byte counts as one that nobody writes to
 ENDLESS = 1 << 40  # bytes; the length of what has not ended yet, larger than any file that is read
 
+_READ_FORWARDS = {b"RIFF", b"RIFX", b"RF64", b".snd", b"dns.", b"fLaC"}  # others are entered from their end
+
 
 class Unreadable(Exception):
     """What is wrong with a sound and what to do, in one line that does not name it."""
@@ -24,8 +26,9 @@ def open_source(path: Path, only_beginning: bool = False) -> BinaryIO:
     """Open a file, a pipe or, as `-`, standard input for reading bytes; seekable.
 
     Args:
-        only_beginning: of a pipe, bytes are taken when they are asked for, so that endless ones can be read; where it
-            ends is not known then, and it seems `ENDLESS` bytes long. Otherwise it is read to its end first.
+        only_beginning: of wav, au and flac from a pipe, bytes are taken when they are asked for, so that endless ones
+            can be read; where they end is not known then, and they seem `ENDLESS` bytes long. All others are read to
+            their end first.
 
     Raises:
         Unreadable: there is no such file or it is none, nothing comes out of the pipe or more than `LONGEST_PIPE`.
@@ -89,7 +92,9 @@ def _open_fifo(path: Path) -> BinaryIO:
 
 def _seekable(stream: BinaryIO, only_beginning: bool) -> BinaryIO:
     pipe = Pipe(stream)
-    if not only_beginning:
+    start = pipe.read(4)
+    pipe.seek(0)
+    if not only_beginning or start not in _READ_FORWARDS:
         pipe.read_to_end()
     return pipe
 
