@@ -203,13 +203,15 @@ def as_samples(values: object, device: torch.device | None = None) -> Tensor:
 def _tensor(values: object) -> Tensor:
     if isinstance(values, str | bytes | PathLike):
         raise ValueError(f"expected a waveform [batch, samples], got {values!r}; load_audio reads sound files")
+    rows = values
     if isinstance(values, Sequence):
-        values = [clip.numpy(force=True) if isinstance(clip, Tensor) else clip for clip in values]
+        rows = [clip.numpy(force=True) if isinstance(clip, Tensor) else clip for clip in values]
     try:
-        array = np.asarray(values)
+        array = np.asarray(rows)
         if array.dtype == np.float64 and not isinstance(values, np.ndarray):
             array = array.astype(np.float32)  # Python's numbers
-        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+        # torch takes neither foreign byte orders nor negative strides, and warns of what is read-only.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     except (TypeError, ValueError) as error:  # no numbers, or rows of several lengths
         raise ValueError(
             f"expected a waveform [batch, samples], got {described(values)}; clips of several lengths are padded to "

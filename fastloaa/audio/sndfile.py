@@ -104,7 +104,7 @@ class SndFile:
             Unreadable: damaged, or less comes than the header declares.
         """
         at = 0
-        if first and soundfile.SoundFile.seekable(self._sound):
+        if first and self._ends and soundfile.SoundFile.seekable(self._sound):
             try:
                 at = self._sound.seek(first)
             except soundfile.SoundFileError:  # some codecs cannot after all, or the sound is shorter

@@ -104,11 +104,10 @@ class Pipe(io.BufferedIOBase, BinaryIO):
 
     Args:
         stream: to read from; its bytes are taken as they are needed.
-        limit: most bytes to keep.
     """
 
-    def __init__(self, stream: BinaryIO, limit: int = LONGEST_PIPE) -> None:
-        self._stream, self._limit = stream, limit
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._limit = stream, LONGEST_PIPE
         self._kept: Any = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 (closed in close)
         self._length, self._at, self._ended = 0, 0, False
 
