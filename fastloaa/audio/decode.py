@@ -70,8 +70,9 @@ def load_audio(
     with _opened(path, only_beginning=stop is not None) as sound:
         if sound.note:
             warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
-        first = round(start * sound.rate)
-        samples = _samples(sound, first, None if stop is None else round(stop * sound.rate))
+        first = _number(start, sound.rate)
+        end = None if stop is None or stop == math.inf else max(_number(stop, sound.rate), first + 1)
+        samples = _samples(sound, first, end)
         if not samples.isfinite().all():
             raise AudioError(f"{path}: holds NaN or infinite samples; write it again with samples between -1 and 1")
         return resample(samples, sound.rate, sample_rate)
@@ -102,6 +103,11 @@ def resample(samples: Tensor, source: int, target: int) -> Tensor:
     if source < 1 or target < 1:
         raise ValueError(f"expected rates in Hz, at least 1, got {source} and {target}")
     return samples if source == target else _resampler(source, target)(samples)
+
+
+def _number(seconds: float, rate: int) -> int:
+    """Which sample it is; times beyond any sound are as good as each other."""
+    return round(min(seconds * rate, 2.0**60))
 
 
 @contextmanager
@@ -139,25 +145,21 @@ def _opened(path: Path, only_beginning: bool = False) -> Iterator[SndFile | FFmp
 
 def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor:
     """Samples number `first` to before `end`, or to the end of the sound: float32 `[samples]`, samples >= 1."""
-    parts, count = [], 0
-    wanted = None if end is None else end - first
-    if wanted is None and sound.frames is not None and sound.frames - first >= LONGEST:
+    if end is None and sound.frames is not None and sound.frames - first >= LONGEST:
         raise Unreadable(f"declares {sound.frames} samples, {_TOO_MANY}")
-    if wanted != 0:
-        for part in sound.blocks(first):
-            parts.append(part)
-            count += len(part)
-            if wanted is not None and count >= wanted:
-                break
-            if count >= LONGEST:
-                raise Unreadable(f"is longer than {count} samples, {_TOO_MANY}")
+    parts, count = [], 0
+    for part in sound.blocks(first, end):
+        parts.append(part)
+        count += len(part)
+        if count >= LONGEST:
+            raise Unreadable(f"is longer than {count} samples, {_TOO_MANY}")
     if not count and first:
         raise Unreadable(
             f"ends after {sound.end / sound.rate:g} s, expected sound from {first / sound.rate:g} s; correct the times"
         )
     if not count:
         raise Unreadable("holds no samples; record it again or leave it out")
-    return torch.cat(parts)[:wanted]
+    return torch.cat(parts)[: None if end is None else end - first]
 
 
 @lru_cache(maxsize=100_000)

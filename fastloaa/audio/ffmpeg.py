@@ -69,8 +69,11 @@ class FFmpegFile:
         except self._errors as error:
             raise Unreadable(f"truncated or damaged ({_reason(error)}); copy it again") from error
 
-    def blocks(self, first: int) -> Iterator[Tensor]:
-        """Samples from number `first` on, channels averaged: float32 `[n]`, n >= 1, until the sound ends.
+    def blocks(self, first: int, last: int | None = None) -> Iterator[Tensor]:
+        """Samples from number `first` to before `last`, channels averaged: float32 `[n]`, n >= 1.
+
+        Args:
+            last: some more may come; None: until the sound ends.
 
         Raises:
             Unreadable: damaged, less comes than the header declares, or the rate changes on the way.
@@ -86,9 +89,11 @@ class FFmpegFile:
                 at = self.frames  # what follows only fills the codec's last frame
             if at > first:
                 kept.append(samples[max(first - begin, 0) : at - begin])
-            if sum(map(len, kept)) >= _BLOCK or (kept and self._next is None):
+            if kept and (sum(map(len, kept)) >= _BLOCK or self._next is None or (last is not None and at >= last)):
                 yield torch.from_numpy(np.concatenate(kept))
                 kept = []
+            if last is not None and at >= last and not kept:
+                return
         self.end = at
         if self.frames is not None and at < self.frames - self.rate // 4:  # durations come in coarse units
             raise Unreadable(f"truncated, {at} of {self.frames} samples; copy it again")

@@ -168,7 +168,7 @@ def _flac(file: BinaryIO) -> Header:
     """Without its number of samples libFLAC reads as many as there are."""
     file.seek(0)
     data = file.read(26)
-    if data[:4] != b"fLaC" or data[4] & 0x7F or len(data) < 26:
+    if len(data) < 26 or data[:4] != b"fLaC" or data[4] & 0x7F:
         return Header()
     samples = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
     return Header({21: bytes([data[21] & 0xF0]) + bytes(4)} if samples else {}, samples=samples or None)

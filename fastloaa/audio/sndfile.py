@@ -97,8 +97,11 @@ class SndFile:
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
             raise NotLibsndfiles(str(error).rpartition(": ")[2].rstrip(".")) from error
 
-    def blocks(self, first: int) -> Iterator[Tensor]:
-        """Samples from number `first` on, channels averaged: float32 `[n]`, n >= 1, until the sound ends.
+    def blocks(self, first: int, last: int | None = None) -> Iterator[Tensor]:
+        """Samples from number `first` to before `last`, channels averaged: float32 `[n]`, n >= 1.
+
+        Args:
+            last: None: until the sound ends.
 
         Raises:
             Unreadable: damaged, or less comes than the header declares.
@@ -111,9 +114,10 @@ class SndFile:
                 self._sound.close()
                 self._sound = self._open()
         block = np.empty((max(BLOCK // self._sound.channels, 1), self._sound.channels), dtype="float32")
-        while True:
+        while last is None or at < last:
             try:
-                samples = torch.from_numpy(self._sound.read(out=block))
+                size = len(block) if last is None else min(len(block), last - at)
+                samples = torch.from_numpy(self._sound.read(size, out=block))
             except soundfile.SoundFileError as error:
                 raise Unreadable(f"truncated or damaged ({str(error).rstrip('.')}); copy it again") from error
             if not len(samples):
@@ -121,6 +125,8 @@ class SndFile:
             at += len(samples)
             if at > first:
                 yield samples[max(len(samples) - (at - first), 0) :].mean(1)
+        else:
+            return
         self.end = at
         if isinstance(self._source, Pipe) and self._source.is_full:
             raise Unreadable(f"holds more than {LONGEST_PIPE >> 20} MiB; save it as a file")

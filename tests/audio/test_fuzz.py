@@ -14,7 +14,7 @@ from sounds import encoded, flac_of_length, mp3_in_wav, mp3_of_variable_rate, no
 from fastloaa.audio import AudioError, AudioWarning, load_audio
 from fastloaa.audio.decode import sound_seconds
 
-SECONDS = 6  # for each kind
+SECONDS = 4  # for each kind
 MEMORY = 400 << 20  # bytes beyond what was in use before; the sounds have 200 KB
 
 

@@ -21,7 +21,7 @@ from sounds import (
     without_first_frame,
 )
 
-from fastloaa.audio import AudioError, AudioWarning, load_audio
+from fastloaa.audio import AudioError, AudioWarning, decode, load_audio
 from fastloaa.audio.decode import sound_seconds
 
 UNKNOWN = 0xFFFFFFFF
@@ -265,6 +265,24 @@ def test_a_cut_mp3_is_a_short_recording(headless: bool, mp3: bytes, write: Write
     whole = load_audio(path, RATE)
     assert 0.2 * RATE < len(whole) < SECONDS * RATE
     assert sound_seconds(path) * RATE == pytest.approx(len(whole), abs=3 * 1152)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_times_at_and_beyond_the_end(kind: str, write: Write) -> None:
+    path = write("a.sound", encoded(noise(16_000), 16000, kind))
+    assert len(load_audio(path, 16000, 0.0, float("inf"))) == len(load_audio(path, 16000, 0.0, 1e300)) == 16_000
+    assert len(load_audio(path, 16000, 0.5, 0.5 + 1e-9)) == 1
+    for start in (1.0, 1e300):
+        with pytest.raises(AudioError, match=r"ends after 1 s, expected sound from .* s; correct the times$"):
+            load_audio(path, 16000, start)
+
+
+def test_a_sound_that_unpacks_to_more_than_is_read_at_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.flac", flac_of_length(encoded(np.zeros(3_000_000), 16000, "FLAC"), 0))
+    monkeypatch.setattr(decode, "LONGEST", 1_000_000)
+    with pytest.raises(AudioError, match=r"is longer than \d+ samples, too many to read at once; read it in segments"):
+        load_audio(path)
+    assert len(load_audio(path, 16000, 10.0, 11.0)) == 16_000
 
 
 def test_counting_follows_a_file_that_changes(write: Write) -> None:
