@@ -130,15 +130,14 @@ class SndFile:
         self.end = at
         if isinstance(self._source, Pipe) and self._source.is_full:
             raise Unreadable(f"holds more than {LONGEST_PIPE >> 20} MiB; save it as a file")
-        if self.frames is not None and at < self.frames - self._slack:
+        if self.frames is not None and at < self.frames - self._slack(self.frames):
             raise Unreadable(f"truncated or damaged, {at} of {self.frames} samples; copy it again")
 
-    @property
-    def _slack(self) -> int:
-        """How many samples fewer than `frames` are in order."""
+    def _slack(self, frames: int) -> int:
+        """How many samples fewer than `frames`, which were declared or counted, are in order."""
         if self._header.mpeg is not None:
-            return self.frames // 50 + 10 * 1152  # frames were counted, and some have lost what they need
-        return self.frames if self._guessed else 0
+            return frames // 50 + 10 * 1152  # some frames have lost what they need from those before
+        return frames if self._guessed else 0
 
     def close(self) -> None:
         self._sound.close()
