@@ -6,6 +6,7 @@ import typer
 
 from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, recipes, sweep, train
 from fastloaa.cli.errors import OneLineErrors
+from fastloaa.cli.notes import one_line_notes
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -56,4 +57,5 @@ for command in (
 
 def main() -> None:
     """Entry point of `fastloaa`."""
+    one_line_notes()
     app()
