@@ -3,6 +3,7 @@
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
 from fastloaa.audio.decode import AudioError, load_audio
 from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
+from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
 from fastloaa.audio.logmel import LogMel
 
@@ -19,8 +20,11 @@ __all__ = [
     "FrontEnd",
     "LogMel",
     "SpecAugment",
+    "is_readable",
+    "is_sound",
     "load_audio",
     "measure_statistics",
     "mixup",
     "noise_and_roll",
+    "sound_suffixes",
 ]
