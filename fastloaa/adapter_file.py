@@ -21,10 +21,11 @@ from fastloaa.adapt import (
     transformer_blocks,
 )
 from fastloaa.adapter import LoAA
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, read_safetensors, write_safetensors
 
 
-class AdapterError(ValueError):
+class AdapterError(FastloaaError, ValueError):
     """An adapter file that does not fit the model."""
 
 
@@ -35,11 +36,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     how to build the model again.
 
     Raises:
-        ValueError: a model that has not been adapted.
+        ArgumentError: a model that has not been adapted.
     """
     config = adapt_config(model)
     if config is None:
-        raise ValueError("the model has no adapters to save; call adapt(model, ...) first")
+        raise ArgumentError("the model has no adapters to save; call adapt(model, ...) first")
     metadata = {
         "kind": "adapter",
         "adapt": config.to_json(),

@@ -12,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastloaa.errors import FastloaaError
+
 METADATA_KEY = "fastloaa"
 
 
-class FileError(ValueError):
+class FileError(FastloaaError, ValueError):
     """A file that is missing, damaged or of another kind than expected."""
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from fastloaa.errors import FastloaaError
+
 SPLITS = ("train", "validation", "test")
 
 
-class DataError(ValueError):
+class DataError(FastloaaError, ValueError):
     """A data set that cannot be used; the message is one line that says what was found, expected and to do."""
 
 

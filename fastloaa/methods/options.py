@@ -7,10 +7,12 @@ from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fastloaa.errors import FastloaaError
+
 T = TypeVar("T")
 
 
-class OptionError(ValueError):
+class OptionError(FastloaaError, ValueError):
     """A setting with an unknown name, or a value that does not fit; the message is one line."""
 
 
