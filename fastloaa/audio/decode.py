@@ -1,5 +1,6 @@
 """Sound files to mono waveforms at one rate."""
 
+import os
 import re
 from fractions import Fraction
 from functools import lru_cache
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from fastloaa.errors import FastloaaError
+
 # libsndfile shortens a cut wav, aiff or caf without an error; only its log tells what the header promised.
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write to a pipe cannot know the length and declare the largest one: such a file is whole.
 _STREAMED = 0x7FFF0000
 
 
-class AudioError(ValueError):
+class AudioError(FastloaaError, ValueError):
     """A file that cannot be used as a recording; the message is one line that names the file."""
 
 
@@ -63,7 +66,7 @@ def _decode(path: Path, start: float, stop: float | None) -> tuple[Tensor, int]:
     if not path.is_file():
         raise AudioError(f"{path}: no such file; check the path")
     try:
-        sound = soundfile.SoundFile(path)
+        sound = soundfile.SoundFile(os.fsencode(path))  # bytes: soundfile refuses names that are not UTF-8
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
         raise AudioError(f"{path}: not a sound file that libsndfile reads; convert it to wav, flac or ogg") from error
     with sound:

@@ -1,5 +1,7 @@
 """Reading clips, wherever their samples are."""
 
+import os
+
 import soundfile
 from torch import Tensor
 
@@ -33,6 +35,6 @@ def clip_seconds(clip: Clip) -> float:
             raise AudioError(f"{clip.path}: no sound {clip.track!r} in it; it has {len(tracks)} others")
         return tracks[clip.track] - clip.start
     try:
-        return soundfile.info(clip.path).duration - clip.start
+        return soundfile.info(os.fsencode(clip.path)).duration - clip.start
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
         raise AudioError(f"{clip.path}: not a sound file that libsndfile reads; convert it to wav or flac") from error
