@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastloaa.audio.formats import is_sound
@@ -58,6 +58,25 @@ def sounds_below(root: Path, left_out: LeftOut) -> list[Path]:
         OSError: `root` itself cannot be opened.
     """
     sounds: list[Path] = []
+    for folder, entries in _walk(root, left_out):
+        for entry in entries:
+            path = folder / entry.name
+            if is_sound(path) and _is_file(entry):
+                sounds.append(path)
+            elif entry.is_symlink() and not (_is_file(entry) or _is_folder(entry)):
+                left_out.add(_NOWHERE, path.relative_to(root))
+            elif is_sound(path) and not _is_folder(entry):
+                left_out.add(_NO_FILE, path.relative_to(root))
+    return sorted(sounds, key=Path.as_posix)
+
+
+def folders_below(root: Path) -> list[Path]:
+    """A folder and those below it, as `sounds_below` goes through them."""
+    return [folder for folder, _ in _walk(root, LeftOut())]
+
+
+def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[Path, list["os.DirEntry[str]"]]]:
+    """Each folder with its entries."""
     folders, links = [root], list[Path]()
     read: set[str] = set()
     while folders or links:
@@ -69,31 +88,29 @@ def sounds_below(root: Path, left_out: LeftOut) -> list[Path]:
         read.add(place)
         try:
             with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+                entries = sorted((entry for entry in scan if entry.name[0] != "."), key=lambda entry: entry.name)
         except OSError:
             if folder == root:
                 raise
             left_out.add(_NOT_OPENED, folder.relative_to(root))
             continue
+        yield folder, entries
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = folder / entry.name
-            if _is(entry, "folder"):
-                (links if entry.is_symlink() else folders).append(path)
-            elif _is(entry, "file"):
-                if is_sound(path):
-                    sounds.append(path)
-            elif entry.is_symlink() or is_sound(path):
-                left_out.add(_NOWHERE if entry.is_symlink() else _NO_FILE, path.relative_to(root))
-    return sorted(sounds, key=Path.as_posix)
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(folder / entry.name)
 
 
-def _is(entry: "os.DirEntry[str]", kind: str) -> bool:
-    """Whether it is a "folder" or a "file", links followed; a loop of links is neither."""
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
-        return entry.is_dir() if kind == "folder" else entry.is_file()
-    except OSError:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # likewise
         return False
 
 
