@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastloaa.audio.formats import is_readable
+from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.ast_files import AST_LAYOUT, ListedClips, class_tables, find_data_files, read_data_files
 from fastloaa.data.class_table import CLASSES_GLOB, labels_of, read_classes
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
@@ -99,20 +99,24 @@ class _Sounds:
     def __init__(self, root: Path, left_out: LeftOut) -> None:
         self._left_out = left_out
         self._files: dict[str, Path] = {}
+        self._suffixes = sound_suffixes()
         for path in sounds_below(root, left_out):
             for name in _without_times(path.stem):
                 other = self._files.get(name)
-                if other is None or (is_readable(path) and not is_readable(other)):
+                if other is None or (self._reads(path) and not self._reads(other)):
                     self._files[name] = path
 
     def find(self, ytid: str) -> Path | None:
         path = self._files.get(ytid) or self._files.get(f"Y{ytid}")
         if path is None:
             self._left_out.add("clips that are listed but have no file", ytid)
-        elif not is_readable(path):
+        elif not self._reads(path):
             self._left_out.add(NEED_EXTRA, path.name)
             return None
         return path
+
+    def _reads(self, path: Path) -> bool:
+        return path.suffix.lower() in self._suffixes
 
 
 def _without_times(stem: str) -> Sequence[str]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from fastloaa.audio.formats import is_readable
+from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
 from fastloaa.data.hdf5 import hdf5_tracks
 from fastloaa.data.sounds import LeftOut, sounds_below
@@ -62,8 +62,10 @@ class _Sounds:
         self.archive = archives[0] if archives else None
         self.tracks = hdf5_tracks(archives[0]) if archives else {}
         self.left_out = LeftOut()
+        suffixes = sound_suffixes()
         # Of a sound in several formats, one that can be read.
-        self.files = {p.stem: p for p in sorted(sounds_below(root, self.left_out), key=is_readable)}
+        readable_last = sorted(sounds_below(root, self.left_out), key=lambda path: path.suffix.lower() in suffixes)
+        self.files = {path.stem: path for path in readable_last}
 
     def clip(self, annotation: str, video: str, label: int, start: float, stop: float) -> Clip | None:
         if self.archive and video in self.tracks:

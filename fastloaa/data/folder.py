@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastloaa.audio.formats import is_readable
+from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.divide import FOLDER_TEST, FOLDER_VALIDATION, Listed, divide
 from fastloaa.data.sounds import LeftOut, some_of, sounds_below
@@ -77,9 +77,10 @@ def readable(root: Path, sounds: dict[str, list[Path]], left_out: LeftOut) -> di
         DataError: that would be none of a class.
     """
     kept: dict[str, list[Path]] = {}
+    suffixes = sound_suffixes()
     for label in sorted(sounds):
-        kept[label] = [path for path in sounds[label] if is_readable(path)]
-        others = [path.relative_to(root) for path in sounds[label] if not is_readable(path)]
+        kept[label] = [path for path in sounds[label] if path.suffix.lower() in suffixes]
+        others = [path.relative_to(root) for path in sounds[label] if path.suffix.lower() not in suffixes]
         if not kept[label]:
             raise DataError(
                 f"{root}: all sounds of {label!r} ({some_of([printable(path) for path in others])}) are in formats "
