@@ -156,6 +156,7 @@ def test_a_split_without_a_single_file_is_refused(official: Path) -> None:
     [
         ("[]", ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ('{"data": [{"wav": "clips/a.wav"}]}', ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
+        ('{"data": ' + "[" * 100_000, ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ("{", ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ('{"data": [{"wav": "clips/gone.wav", "labels": "/m/0k4j"}]}', " entry 0: no file {root}/clips/gone.wav; put"),
         ('{"data": [{"wav": "clips/a.wav", "labels": "/m/x"}]}', " entry 0: label '/m/x' is not in the table of class"),
