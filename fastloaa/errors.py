@@ -2,6 +2,8 @@
 
 import re
 
+from fastloaa.text import encodable
+
 
 class FastloaaError(Exception):
     """Something that the caller can do something about; the message is one line that says what.
@@ -9,6 +11,9 @@ class FastloaaError(Exception):
     All errors that the library raises on purpose are of this class, and of one of Python's besides (ValueError,
     TypeError, RuntimeError, OSError), so that code that knows nothing of fastloaa catches them by those.
     """
+
+    def __str__(self) -> str:
+        return encodable(super().__str__())  # messages name files, whose names may be of any bytes
 
 
 class ArgumentError(FastloaaError, ValueError):

@@ -1,5 +1,7 @@
 """The command line, a file per command. Commands import what is heavy when they run, so that `--help` need not."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -38,6 +40,9 @@ def _fastloaa(
     then fastloaa export runs/sounds sounds.onnx
     and fastloaa predict sounds.onnx new.wav
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that its encoding does not have end no command
+            stream.reconfigure(errors="backslashreplace")
 
 
 for command in (

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastloaa.files import leftover_prefix
 from fastloaa.locks import locked
 from fastloaa.methods import METHODS
+from fastloaa.text import encodable
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError
 from fastloaa.training.recipe import Recipe
@@ -54,7 +55,8 @@ class RunDirectory:
             overwrite: remove the files of the run that is there, whichever it is.
 
         Raises:
-            RunError: it holds a finished run, one of another recipe, or something else than a run.
+            RunError: it holds a finished run, one of another recipe, or something else than a run; or its path is not
+                UTF-8.
             FileError: the checkpoint is damaged.
         """
         self._check_ours()
@@ -76,6 +78,8 @@ class RunDirectory:
         return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
 
     def _check_ours(self) -> None:
+        if encodable(str(self.path)) != str(self.path):
+            raise RunError(f"{self.path}: safetensors opens no path that is not UTF-8; give another folder")
         if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
             raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
 
