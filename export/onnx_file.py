@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fastloaa.files import FileError
+from fastloaa.probabilities import Probabilities
 
-TASK = "audio-classification"  # one class a clip
+TASK = "audio-classification"
 Precision = Literal["fp32", "fp16", "int8"]
 Provider = str | tuple[str, dict[str, Any]]
 
@@ -33,7 +34,9 @@ class Metadata:
         opset: version of the ONNX operators.
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
         sample_rate, frames, mel_bins, mean, std: its settings.
-        samples: how many samples of a waveform fill the frames.
+        samples: how many samples of a waveform fill the frames: the window that the file hears of a longer one.
+        probabilities: what they are of the logits, by the loss of the training: "softmax", or "sigmoid".
+        multi_label: a clip may have several of the labels, or none.
     """
 
     fastloaa: str
@@ -49,6 +52,8 @@ class Metadata:
     mean: float | None = None
     std: float | None = None
     samples: int | None = None
+    probabilities: Probabilities = "softmax"  # as files were that do not say
+    multi_label: bool = False
 
     def front_end(self) -> dict[str, Any]:
         """`FRONT_ENDS[metadata.front_end_kind](**metadata.front_end())` is the model's front end.
@@ -80,7 +85,7 @@ class Metadata:
         return cls(**values | {"labels": tuple(values["labels"])})
 
 
-_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind")
+_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")
 
 
 def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, Metadata]:

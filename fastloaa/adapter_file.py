@@ -23,6 +23,8 @@ from fastloaa.adapt import (
 from fastloaa.adapter import LoAA
 from fastloaa.files import FileError, read_safetensors, write_safetensors
 
+_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
+
 
 class AdapterError(ValueError):
     """An adapter file that does not fit the model."""
@@ -88,6 +90,9 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
             f"{path}: damaged, {len(missing)} tensors missing or unknown, such as {min(missing)}; save it again"
         )
     model.load_state_dict(state, strict=False)
+    if isinstance(model, AudioTransformer):  # the head answers as it was trained to
+        for name in _ANSWERS & set(metadata.get("model") or ()):
+            setattr(model, name, metadata["model"][name])
     known = metadata.get("initialisation", {})
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
 def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file that `fastloaa export` wrote.")],
     files: Annotated[list[str], typer.Argument(help="Sound files, folders of them, patterns such as 'sounds/*.ogg'.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each file.")] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most classes to name for each file; 3 where neither this nor --threshold is given."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least probability of a class; 0.5 for models of several labels to a clip."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most clips in one run of the model.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each file, for scripts.")] = False,
 ) -> None:
@@ -32,7 +39,7 @@ def predict(
     classifier = Classifier(model)
     write = _write_json if as_json else _table_writer(paths, classifier.metadata.labels)
     broken = 0
-    for prediction in _progress(classifier.classify(paths, batch_size, top), len(paths)):
+    for prediction in _progress(classifier.classify(paths, batch_size, top, threshold), len(paths)):
         write(prediction)
         broken += prediction.error is not None
     if broken:
@@ -114,11 +121,11 @@ def _table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Pr
         if prediction.error is not None:
             console.print(prediction.error, style="red")
             return
-        shares = [f"{probability:.1%}" for probability in prediction.probabilities]
-        further = (f"{label} {share}" for label, share in zip(prediction.labels[1:], shares[1:], strict=True))
+        named = [*zip(prediction.labels, (f"{share:.1%}" for share in prediction.probabilities), strict=True)]
+        (label, share), *further = named or [("-", "")]  # none is probable enough
         name = str(prediction.path)
         name = name if len(name) <= file_width else "…" + name[1 - file_width :]  # the end of a path says most
-        write_row(name, prediction.labels[0], shares[0], ", ".join(further))
+        write_row(name, label, share, ", ".join(map(" ".join, further)))
 
     write_row("file", "label", "probability", "further", style="bold")
     return write

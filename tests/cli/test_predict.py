@@ -70,6 +70,19 @@ def test_json_lines(model: str, folder: Path) -> None:
     assert sum(entry["probability"] for entry in answer["top"]) == pytest.approx(1, abs=1e-6)
 
 
+def test_no_class_is_probable_enough(model: str, folder: Path) -> None:
+    """An answer, not a mistake: it has a row, and a line of JSON."""
+    result = run(model, folder / "b.wav", folder / "deep", "--threshold", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [row.split() for row in result.stdout.splitlines()[1:]] == [
+        [str(folder / "b.wav"), "-"],
+        [str(folder / "deep" / "a.FLAC"), "-"],
+    ]
+    result = run(model, folder / "b.wav", "--threshold", 1, "--json")
+    assert json.loads(result.stdout) == {"file": str(folder / "b.wav"), "top": []}
+    assert run(model, folder / "b.wav", "--threshold", 1.5).exit_code == 2
+
+
 @pytest.mark.parametrize("options", [[], ["--json"], ["--batch-size", 1]])
 def test_a_broken_file_is_named_and_the_others_are_answered(model: str, folder: Path, options: list[object]) -> None:
     result = run(model, folder, *options)

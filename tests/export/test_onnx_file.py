@@ -23,6 +23,8 @@ sizes = st.integers(min_value=1)
         input=st.sampled_from(["waveform", "log_mel"]),
         precision=st.sampled_from(["fp32", "fp16", "int8"]),
         labels=st.lists(st.text()).map(tuple),
+        probabilities=st.sampled_from(["softmax", "sigmoid"]),
+        multi_label=st.booleans(),
         **dict.fromkeys(("sample_rate", "frames", "mel_bins", "samples", "opset"), sizes),
         **dict.fromkeys(("mean", "std"), finite),
     )
