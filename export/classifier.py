@@ -28,12 +28,16 @@ class Prediction:
         labels: the classes that are named, best first; none for a file that could not be read, and where none is
             probable enough.
         probabilities: theirs.
+        seconds: length of the file.
+        heard: how much of that the model hears, from the start on.
         error: why the file could not be read, one line, else None.
     """
 
     path: Path
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    seconds: float | None = None
+    heard: float | None = None
     error: str | None = None
 
 
@@ -129,6 +133,13 @@ class Classifier:
         if not batch:
             return
         waveform = torch.stack([clip for _, clip in batch])
+        seconds = waveform.shape[1] / self._sample_rate
         for (path, _), row in zip(batch, self.probabilities(waveform), strict=True):
             best = [index for index in row.argsort()[::-1][:top] if row[index] >= threshold]
-            yield Prediction(path, tuple(self.metadata.labels[i] for i in best), tuple(float(row[i]) for i in best))
+            yield Prediction(
+                path,
+                tuple(self.metadata.labels[i] for i in best),
+                tuple(float(row[i]) for i in best),
+                seconds,
+                min(seconds, self.metadata.window),
+            )

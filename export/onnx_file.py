@@ -65,6 +65,11 @@ class Metadata:
             raise ValueError("the file was made from a timm model and reads images; for sound, export a fastloaa.AST")
         return {name: getattr(self, name) for name in ("sample_rate", "frames", "mel_bins", "mean", "std")}
 
+    @property
+    def window(self) -> float:
+        """How much of a recording the file hears, in seconds from its start; 0 for images."""
+        return (self.samples or 0) / (self.sample_rate or 1)
+
     def to_props(self) -> dict[str, str]:
         """Words as they are, everything else as JSON."""
         return {

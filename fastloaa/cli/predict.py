@@ -38,10 +38,14 @@ def predict(
     paths = sound_files(files)
     classifier = Classifier(model)
     write = _write_json if as_json else _table_writer(paths, classifier.metadata.labels)
-    broken = 0
+    broken = cut = 0
     for prediction in _progress(classifier.classify(paths, batch_size, top, threshold), len(paths)):
         write(prediction)
         broken += prediction.error is not None
+        cut += prediction.seconds != prediction.heard
+    if cut:
+        window = classifier.metadata.window
+        print(f"of {cut} of {len(paths)} files only the first {window:.2f} s were heard", file=sys.stderr)
     if broken:
         print(f"{broken} of {len(paths)} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
@@ -89,6 +93,7 @@ def _write_json(prediction: "Prediction") -> None:
     if prediction.error is None:
         named = zip(prediction.labels, prediction.probabilities, strict=True)
         answer["top"] = [{"label": label, "probability": probability} for label, probability in named]
+        answer |= {"seconds": prediction.seconds, "heard": prediction.heard}
     else:
         answer["error"] = prediction.error
     print(json.dumps(answer), flush=True)

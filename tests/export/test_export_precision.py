@@ -78,6 +78,28 @@ def test_answers_are_near_pytorchs(
     assert session.get_modelmeta().custom_metadata_map["precision"] == precision
 
 
+UNUSABLE = {
+    "nothing": torch.zeros(1, 0),
+    "NaN": torch.tensor([[0.1] * 5000 + [torch.nan]]),
+    "infinite": torch.tensor([[torch.inf] + [0.1] * 5000]),
+    "minus infinite": torch.tensor([[0.1, -torch.inf]]),
+    "both infinities": torch.tensor([[torch.inf, -torch.inf]]),
+    "NaN beyond the window": torch.tensor([[0.1] * 20_000 + [torch.nan]]),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_is_no_recording_gives_no_answer(precision: str, exported: Exported) -> None:
+    """NaN, where padding would make silence of it and 8 bits a number; a neighbour in the batch is answered."""
+    session = onnxruntime.InferenceSession(exported(precision)[1], providers=["CPUExecutionProvider"])
+    for name, waveform in UNUSABLE.items():
+        neighbour = torch.full_like(waveform, 0.1)
+        batch = torch.cat((waveform, neighbour)) if waveform.numel() else waveform
+        for answers in session.run(["logits", "probabilities"], {"waveform": batch.numpy()}):
+            assert np.isnan(answers[0]).all(), name
+            assert np.isfinite(answers[1:]).all(), name
+
+
 def test_what_is_half_precision(model: AST, exported: Exported) -> None:
     """Weights of the backbone; what a head and a front end need their range for stays."""
     proto = onnx.load(exported("fp16")[1])
