@@ -64,12 +64,15 @@ class Classifier:
         self._session, self.metadata = open_session(path, providers)
         try:
             config = self.metadata.front_end()
+            kind = self.metadata.front_end_kind or FrontEnd.kind
+            if kind not in FRONT_ENDS:
+                raise ValueError(
+                    f"made for the front end {kind!r}, expected {' or '.join(FRONT_ENDS)}; export it again"
+                )
+            self._front_end = FRONT_ENDS[kind](**config) if self.metadata.input == "log_mel" else None
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
         self._sample_rate: int = config["sample_rate"]
-        self._front_end = None
-        if self.metadata.input == "log_mel":
-            self._front_end = FRONT_ENDS[self.metadata.front_end_kind or FrontEnd.kind](**config)
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
         """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""

@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fastloaa.files import FileError
-from fastloaa.probabilities import Probabilities
+from fastloaa.methods.options import check_types
+from fastloaa.probabilities import Probabilities, check_probabilities
 
 TASK = "audio-classification"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -83,11 +84,19 @@ class Metadata:
         """The inverse of `to_props`.
 
         Raises:
-            KeyError, ValueError: properties that `to_props` did not write.
+            KeyError: properties are missing that `to_props` always writes.
+            ValueError: one that it did not write so.
         """
-        read = {f.name for f in fields(cls) if f.default is MISSING or f.name in props}
-        values = {name: props[name] if name in _WORDS else json.loads(props[name]) for name in read}
-        return cls(**values | {"labels": tuple(values["labels"])})
+        texts = {f.name: props[f.name] for f in fields(cls) if f.default is MISSING or f.name in props}
+        metadata = cls(**{name: text if name in _WORDS else _json(name, text) for name, text in texts.items()})
+        check_types(metadata)
+        check_probabilities(metadata.probabilities, metadata.multi_label)
+        for name in ("sample_rate", "frames", "mel_bins", "samples"):
+            if metadata.input != "image" and not (getattr(metadata, name) or 0) >= 1:
+                raise ValueError(f"{name} is at least 1, got {getattr(metadata, name)}")
+        if metadata.input != "image" and (metadata.mean is None or not (metadata.std or 0) > 0):
+            raise ValueError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
+        return metadata
 
 
 _WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")
@@ -97,13 +106,15 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
     """An `onnxruntime.InferenceSession` of a file that `to_onnx` wrote, and what the file says about itself.
 
     Raises:
-        FileError: missing, not an ONNX file, or not one of ours.
+        FileError: missing, not an ONNX file, not one of ours, or one whose metadata do not fit its graph. Weights
+            outside its folder are refused by onnxruntime.
         MissingPackageError: onnxruntime is not installed.
     """
     onnxruntime = optional("onnxruntime")
     path = Path(path)
     if not path.is_file():
-        raise FileError(f"{path}: no such file; expected an ONNX file that `fastloaa export` wrote")
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise FileError(f"{path}: {found}; expected an ONNX file that `fastloaa export` wrote")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about its own choices
     try:
@@ -113,11 +124,27 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
         raise FileError(f"{path}: onnxruntime cannot open it ({reason[:200]}); expected an ONNX file") from error
     try:
         metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
         raise FileError(
             f"{path}: an ONNX file without fastloaa's metadata; expected one that `fastloaa export` or to_onnx wrote"
         ) from error
+    except ValueError as error:
+        raise FileError(f"{path}: its metadata are damaged ({error}); export it again") from error
+    given = [port.name for port in session.get_inputs()], [port.name for port in session.get_outputs()]
+    classes = session.get_outputs()[-1].shape[-1:]
+    if given != ([metadata.input], ["logits", "probabilities"]) or classes != [len(metadata.labels)]:
+        raise FileError(
+            f"{path}: its metadata say {metadata.input} to {len(metadata.labels)} classes, its graph says otherwise; "
+            f"export it again"
+        )
     return session, metadata
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {text[:50]!r}") from error
 
 
 def optional(name: str) -> ModuleType:

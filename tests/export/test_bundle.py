@@ -211,11 +211,14 @@ def test_without_links(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_cannot_be_served(bundle: Path, tmp_path: Path) -> None:
     for name, changes, complaint in (
         ("mel.onnx", {"input": "log_mel"}, r"mel\.onnx: reads log_mel; servers want waveforms"),
-        ("torn.onnx", {"labels": '["a\\nb", "c"]'}, r"torn\.onnx: a label holds a line break"),
+        ("torn.onnx", {"labels": '["a\\nb", "c", "d", "e", "f"]'}, r"torn\.onnx: a label holds a line break"),
     ):
         proto = onnx.load(bundle / "model.onnx")
         props = {prop.key: prop.value for prop in proto.metadata_props}
         onnx.helper.set_model_props(proto, props | changes)
+        proto.graph.input[0].name = changes.get("input", "waveform")
+        for node in proto.graph.node:
+            node.input[:] = [changes.get("input", port) if port == "waveform" else port for port in node.input]
         onnx.save(proto, tmp_path / name)
         with pytest.raises(FileError, match=complaint):
             write_bundle(tmp_path / name, tmp_path / "b")
