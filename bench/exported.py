@@ -1,6 +1,8 @@
 """Time exported files in onnxruntime: `python bench/exported.py`, `--save` to keep the figures.
 
-From the same AST: without adapters, with adapters as Conv2d, as GEMMs and shifted sums, and merged (fp32, fp16, int8).
+From the same AST: without adapters, with adapters as Conv2d, as GEMMs and shifted sums, and merged (fp32, fp16, int8,
+and int8 with weights over the full range, which on CPUs without VNNI saturates unless the session option
+session.x64quantprecision is set: its cost is timed too).
 All run in turns in one process (see timing.py); "backbone (again)" is a second session of the backbone's file, and its
 ratio is the error of the others. `--run` takes a trained run instead of random weights, and counts right answers too.
 """
@@ -29,7 +31,8 @@ from fastloaa.export.quantise import quantise
 from fastloaa.training import Recipe, load_run
 
 BACKBONE, CONTROL, MERGED = "backbone", "backbone (again)", "merged"
-PRECISION: dict[str, Precision] = {"merged, fp16": "fp16", "merged, int8": "int8"}
+FULL_RANGE, FULL_RANGE_SAFE = "int8, full range", "int8, full range, x64quantprecision"
+PRECISION: dict[str, Precision] = {"merged, fp16": "fp16", "merged, int8": "int8", FULL_RANGE: "int8"}
 CALIBRATION = 32  # clips
 
 
@@ -72,17 +75,23 @@ def export_all(model: AST, folder: Path, clips: list[torch.Tensor]) -> dict[str,
         paths[name] = folder / f"{name}.onnx"
         write_graph(graph, metadata_of(model, precision=PRECISION.get(name, "fp32")), paths[name])
     paths["merged, int8"] = folder / "int8.onnx"
-    quantise(paths[MERGED], paths["merged, int8"], [clip[None].numpy() for clip in clips])
+    paths[FULL_RANGE] = folder / "full.onnx"
+    for name in ("merged, int8", FULL_RANGE):
+        inputs = [clip[None].numpy() for clip in clips]
+        quantise(paths[MERGED], paths[name], inputs, reduce_range=name != FULL_RANGE)
     return paths
 
 
 def sessions(paths: dict[str, Path], provider: str, threads: int) -> dict[str, onnxruntime.InferenceSession]:
-    """A session of each file, and a second one of the backbone."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    every = {**paths, CONTROL: paths[BACKBONE]}
-    return {name: onnxruntime.InferenceSession(path, options, providers=[provider]) for name, path in every.items()}
+    """A session of each file, a second one of the backbone, and one whose full range does not saturate anywhere."""
+    opened = {}
+    for name, path in {**paths, CONTROL: paths[BACKBONE], FULL_RANGE_SAFE: paths[FULL_RANGE]}.items():
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.x64quantprecision", "1" if name == FULL_RANGE_SAFE else "0")
+        opened[name] = onnxruntime.InferenceSession(path, options, providers=[provider])
+    return opened
 
 
 def measure(
@@ -110,7 +119,7 @@ def measure(
             "dim": model.backbone.embed_dim,
             "depth": len(model.backbone.blocks),
             "bottleneck": config.bottleneck,
-            "dtype": PRECISION.get(name, "fp32"),
+            "dtype": PRECISION.get(name, "int8" if name == FULL_RANGE_SAFE else "fp32"),
             "best_ms": timing.best,
             "median_ms": timing.median,
             "p20_ms": timing.percentile(20),
@@ -138,18 +147,20 @@ def show(console: Console, timings: dict[str, Timing], batch: int) -> None:
 
 
 def show_accuracy(console: Console, run: str, paths: dict[str, Path]) -> list[dict[str, Any]]:
-    """Right answers on the run's test split, of the merged graph in each precision."""
+    """Right answers on the run's test split, of the merged graph in each precision, and how many are float32's."""
     recipe = Recipe.load(Path(run) / "recipe.yaml")
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    expected = [splits.classes[clip.labels[0]] for clip in splits.test]
+    float32: list[str] = []
     for name in (MERGED, *PRECISION):
-        answers = Classifier(paths[name]).classify([clip.path for clip in splits.test], top=1)
-        right = sum(
-            answer.labels == (splits.classes[clip.labels[0]],)
-            for answer, clip in zip(answers, splits.test, strict=True)
-        )
-        console.print(f"{name}: top-1 {right / len(splits.test):.2%} of {len(splits.test)} test clips")
-        rows.append({"bench": "onnx", "provider": name, "mode": "top-1", "clips": len(splits.test), "right": right})
+        predictions = Classifier(paths[name]).classify([clip.path for clip in splits.test], top=1)
+        answers = [prediction.labels[0] for prediction in predictions]
+        float32 = float32 or answers
+        right, same = (sum(map(str.__eq__, answers, wanted)) for wanted in (expected, float32))
+        console.print(f"{name}: {right} of {len(answers)} test clips right, {same} answered as in float32")
+        row = {"bench": "onnx", "provider": name, "mode": "top-1", "clips": len(answers), "right": right, "same": same}
+        rows.append(row)
     return rows
 
 

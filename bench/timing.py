@@ -126,10 +126,13 @@ def _onnxruntime() -> str | None:
 
 
 def _cpu_name() -> str:
+    """With the vector instructions that PyTorch uses, and whether there are those that multiply bytes."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    vectors = [torch.backends.cpu.get_cpu_capability(), *(["VNNI"] if flags & {"avx512_vnni", "avx_vnni"} else [])]
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({', '.join(vectors)})"
 
 
 def save(bench: str, device: torch.device, rows: Sequence[dict[str, Any]]) -> Path:

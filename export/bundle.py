@@ -7,8 +7,11 @@ from pathlib import Path
 from string import Template
 
 from fastloaa.export import bundle_texts as texts
+from fastloaa.export.classifier import THRESHOLD
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.files import FileError, replacing
+
+_LARGEST = "*std::max_element(probabilities, probabilities + labels.size())"  # in C++
 
 
 def write_bundle(model: str | Path, folder: str | Path) -> None:
@@ -52,9 +55,15 @@ def _fill(text: str, name: str, metadata: Metadata) -> str:
         "name": name,
         "classes": len(metadata.labels),
         "rate": metadata.sample_rate,
-        "seconds": f"{(metadata.samples or 0) / (metadata.sample_rate or 1):.1f}",
+        "window": metadata.samples,
+        "seconds": f"{metadata.window:.2f}",
+        "probabilities": metadata.probabilities,
+        "threshold": THRESHOLD,
+        "several": " A clip may have several labels, or none." if metadata.multi_label else "",
+        "least": f"{THRESHOLD}f" if metadata.multi_label else _LARGEST,
         "version": metadata.fastloaa,
         "precision": metadata.precision,
+        "needs": "1.24" if metadata.precision == "int8" else "1.23",
     }
     code = {
         language: Template(snippet).substitute(values)

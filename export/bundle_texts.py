@@ -4,14 +4,19 @@ README = """\
 # $name: $classes classes of sound
 
 `model.onnx` reads waveforms as `waveform` `[batch, samples]`: float32 between -1 and 1, mono, $rate Hz, any batch and
-length. It gives `logits` and `probabilities` `[batch, $classes]`. The front end is inside, and looks at the first
-$seconds s of a clip. Clips in one batch have one length: do not pad them. `labels.txt` names the classes in order, and
-so do the file's metadata (`labels`, `sample_rate`, ...). Made by fastloaa $version in $precision; it needs onnxruntime
-1.23 or newer, and no Python at all.
+length. Clips in one batch have one length: do not pad them. The front end is inside, and hears the first $window
+samples ($seconds s) of a clip: `samples` in the file's metadata. A clip without samples, or with NaN or infinite ones,
+gives NaN.
+
+It gives `logits` and `probabilities` `[batch, $classes]`, the $probabilities of the logits.$several
+`labels.txt` names the classes in order, and so does the metadata (`labels`, `sample_rate`, ...).
+
+Made by fastloaa $version in $precision; it needs onnxruntime $needs or newer, and no Python at all.
 
 ## Python
 
-`pip install onnxruntime numpy soundfile`, then `python classify.py clip.wav`; that file is:
+`pip install onnxruntime numpy soundfile`, then `python classify.py clip.wav`. What cannot be used is named, and of what
+is longer than the window it says how much was heard. That file is:
 
 ```python
 $python```
@@ -23,8 +28,10 @@ With the headers and the library of an [onnxruntime release](https://github.com/
 
 ```
 g++ -std=c++17 classify.cpp -I$$ORT/include -L$$ORT/lib -lonnxruntime -o classify
-ffmpeg -v error -i clip.wav -ac 1 -ar $rate -f f32le - | ./classify model.onnx labels.txt
+ffmpeg -v error -xerror -y -i clip.wav -ac 1 -ar $rate -f f32le clip.f32 && ./classify model.onnx labels.txt < clip.f32
 ```
+
+ffmpeg takes a wav that was cut for a shorter one; classify.py does not.
 
 ```cpp
 $cpp```
@@ -45,6 +52,7 @@ $curl```
 
 PYTHON = """\
 import json
+import re
 import sys
 
 import numpy as np
@@ -54,16 +62,42 @@ import soundfile
 # With onnxruntime-gpu: providers=[("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
-labels, rate = json.loads(about["labels"]), int(about["sample_rate"])
+labels, rate, window = json.loads(about["labels"]), int(about["sample_rate"]), int(about["samples"])
+several = about.get("multi_label") == "true"  # labels to a clip
 
+
+def read(path):
+    \"""Samples of a file, mono; ValueError says why they cannot be used.\"""
+    with soundfile.SoundFile(path) as sound:
+        samples = sound.read(dtype="float32", always_2d=True).mean(axis=1)
+        # libsndfile shortens a cut wav without an error; its log says what the header promised (more: a stream).
+        cut = re.search(r"(?:data|SSND)\\s*: (\\d+) \\(should be (\\d+)\\)", sound.extra_info)
+        if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000 or len(samples) < sound.frames and sound.format != "MP3":
+            raise ValueError("truncated; copy it again")
+        if sound.samplerate != rate:
+            raise ValueError(f"has {sound.samplerate} Hz, expected {rate}: ffmpeg -i {path} -ar {rate} resampled.wav")
+    if not len(samples):
+        raise ValueError("holds no samples")
+    if not np.isfinite(samples).all():
+        raise ValueError("holds NaN or infinite samples")
+    return samples
+
+
+broken = 0
 for path in sys.argv[1:]:
-    samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    if found != rate:
-        sys.exit(f"{path} has {found} Hz, expected {rate}: ffmpeg -i {path} -ar {rate} resampled.wav")
-    waveform = samples.mean(axis=1)[np.newaxis]  # [batch, samples]
+    try:
+        waveform = read(path)[np.newaxis]  # [batch, samples]
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # soundfile's are RuntimeErrors
+        print(f"{path}: {error}", file=sys.stderr)
+        broken += 1
+        continue
+    if waveform.size > window:
+        print(f"{path}: heard the first {window / rate:.2f} of {waveform.size / rate:.2f} s", file=sys.stderr)
     probabilities = session.run(["probabilities"], {"waveform": waveform})[0][0]
-    for best in probabilities.argsort()[::-1][:3]:
-        print(f"{path}\\t{labels[best]}\\t{probabilities[best]:.4f}")
+    for best in probabilities.argsort()[::-1][: None if several else 3]:
+        if not several or probabilities[best] >= $threshold:
+            print(f"{path}\\t{labels[best]}\\t{probabilities[best]:.4f}")
+sys.exit(broken > 0)
 """
 
 CPP = """\
@@ -71,20 +105,29 @@ CPP = """\
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <string>
 #include <vector>
 
+int refuse(const std::string& reason) { return std::cerr << "classify: " << reason << "\\n", 1; }
+
 // classify MODEL LABELS < samples: mono float32 at $rate Hz
-int main(int argc, char** argv) {
-    if (argc != 3) return std::cerr << "usage: classify model.onnx labels.txt < samples.f32\\n", 2;
+int main(int argc, char** argv) try {
+    if (argc != 3) return refuse("usage: classify model.onnx labels.txt < samples.f32");
     std::vector<std::string> labels;
     std::ifstream names(argv[2]);
     for (std::string line; std::getline(names, line);) labels.push_back(line);
 
     std::vector<float> samples;
     for (float sample; std::cin.read(reinterpret_cast<char*>(&sample), sizeof sample);) samples.push_back(sample);
+    if (std::cin.gcount()) return refuse("truncated, the input ends within a sample");
+    if (samples.empty()) return refuse("the input holds no samples");
+    for (float sample : samples)
+        if (!std::isfinite(sample)) return refuse("the input holds NaN or infinite samples");
+    if (samples.size() > $window)
+        std::cerr << "classify: heard the first " << $window / $rate. << " of " << samples.size() / $rate. << " s\\n";
 
     Ort::Env env;
     Ort::Session session(env, argv[1], Ort::SessionOptions{});
@@ -93,18 +136,24 @@ int main(int argc, char** argv) {
     auto input = Ort::Value::CreateTensor<float>(memory, samples.data(), samples.size(), shape.data(), shape.size());
     const char *inputs[] = {"waveform"}, *outputs[] = {"probabilities"};
     auto answers = session.Run(Ort::RunOptions{nullptr}, inputs, &input, 1, outputs, 1);
+    if (answers[0].GetTensorTypeAndShapeInfo().GetElementCount() != labels.size())
+        return refuse(std::string(argv[2]) + " does not name the model's classes");
 
     const float* probabilities = answers[0].GetTensorData<float>();
-    auto best = std::max_element(probabilities, probabilities + labels.size()) - probabilities;
-    std::cout << labels[best] << "\\t" << probabilities[best] << "\\n";
+    const float least = $least;  // of a label that is named
+    for (size_t i = 0; i < labels.size(); ++i)
+        if (probabilities[i] >= least) std::cout << labels[i] << "\\t" << probabilities[i] << "\\n";
+} catch (const Ort::Exception& error) {
+    return refuse(error.what());
 }
 """
 
 CURL = """\
-samples=$$(ffmpeg -v error -i clip.wav -ac 1 -ar $rate -f f32le - | od -An -v -tf4 -w4 | paste -sd,)
+ffmpeg -v error -xerror -y -i clip.wav -ac 1 -ar $rate -f f32le clip.f32 && test -s clip.f32 &&
+samples=$$(od -An -v -tf4 -w4 clip.f32 | paste -sd,) && [[ $$samples != *n* ]] &&  # no nan, no inf
 printf '{"inputs": [{"name": "waveform", "shape": [1, %d], "datatype": "FP32", "data": [%s]}],
 "outputs": [{"name": "probabilities", "parameters": {"classification": 3}}]}' \\
-    "$$(tr ',' '\\n' <<< "$$samples" | wc -l)" "$$samples" > request.json
+    "$$(tr ',' '\\n' <<< "$$samples" | wc -l)" "$$samples" > request.json &&
 curl -s localhost:8000/v2/models/$name/infer -d @request.json  # "probability:index:label", best first
 """
 

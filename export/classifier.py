@@ -15,6 +15,8 @@ from fastloaa.files import FileError
 
 # TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
 _PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
+TOP = 3  # classes that are named where one is right
+THRESHOLD = 0.5  # least probability of those that are named where several may be
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,19 @@ class Prediction:
 
     Args:
         path: the file.
-        labels: the most probable classes, best first; empty for a file that could not be read.
+        labels: the classes that are named, best first; none for a file that could not be read, and where none is
+            probable enough.
         probabilities: theirs.
+        seconds: length of the file.
+        heard: how much of that the model hears, from the start on.
         error: why the file could not be read, one line, else None.
     """
 
     path: Path
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    seconds: float | None = None
+    heard: float | None = None
     error: str | None = None
 
 
@@ -57,59 +64,85 @@ class Classifier:
         self._session, self.metadata = open_session(path, providers)
         try:
             config = self.metadata.front_end()
+            kind = self.metadata.front_end_kind or FrontEnd.kind
+            if kind not in FRONT_ENDS:
+                raise ValueError(
+                    f"made for the front end {kind!r}, expected {' or '.join(FRONT_ENDS)}; export it again"
+                )
+            self._front_end = FRONT_ENDS[kind](**config) if self.metadata.input == "log_mel" else None
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
         self._sample_rate: int = config["sample_rate"]
-        self._front_end = None
-        if self.metadata.input == "log_mel":
-            self._front_end = FRONT_ENDS[self.metadata.front_end_kind or FrontEnd.kind](**config)
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
         """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
         x = waveform if self._front_end is None else self._front_end(waveform)
         return self._session.run(["probabilities"], {self.metadata.input: x.numpy()})[0]
 
-    def classify(self, paths: Iterable[str | Path], batch_size: int = 8, top: int = 3) -> Iterator[Prediction]:
+    def classify(
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 8,
+        top: int | None = None,
+        threshold: float | None = None,
+    ) -> Iterator[Prediction]:
         """Decode and classify sound files as they come; a broken file becomes a `Prediction` with an error.
 
         Files that follow each other and have the same length share a batch. Others do not: a clip's mean is taken over
         all of its row, so zeros behind it would change its answer. What is longer than the frames is cut by the graph.
 
+        Without `top` and `threshold` the three most probable classes are named, and where a clip may have several
+        labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
+
         Args:
             paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length.
             batch_size: most clips in one run.
-            top: number of classes to name, at most all.
+            top: most classes to name, at most all.
+            threshold: least probability of a class that is named, from 0 to 1.
 
         Yields:
             One prediction for each path, in the order of the paths.
 
         Raises:
-            ValueError: batch_size or top below 1.
+            ValueError: batch_size or top below 1, a threshold outside 0 to 1.
         """
-        if batch_size < 1 or top < 1:
+        if batch_size < 1 or (top is not None and top < 1):
             raise ValueError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
-        return self._stream(paths, batch_size, top)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a probability, from 0 to 1, got {threshold}")
+        if top is None and threshold is None:
+            top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)
+        return self._stream(paths, batch_size, top, threshold or 0.0)
 
-    def _stream(self, paths: Iterable[str | Path], batch_size: int, top: int) -> Iterator[Prediction]:
+    def _stream(
+        self, paths: Iterable[str | Path], batch_size: int, top: int | None, threshold: float
+    ) -> Iterator[Prediction]:
         batch: list[tuple[Path, Tensor]] = []
         for path in map(Path, paths):
             try:
                 waveform = load_audio(path, self._sample_rate)
             except (AudioError, OSError) as error:
-                yield from self._answer(batch, top)
+                yield from self._answer(batch, top, threshold)
                 batch = []
                 yield Prediction(path, error=str(error))
                 continue
             if batch and (len(batch) == batch_size or len(batch[0][1]) != len(waveform)):
-                yield from self._answer(batch, top)
+                yield from self._answer(batch, top, threshold)
                 batch = []
             batch.append((path, waveform))
-        yield from self._answer(batch, top)
+        yield from self._answer(batch, top, threshold)
 
-    def _answer(self, batch: list[tuple[Path, Tensor]], top: int) -> Iterator[Prediction]:
+    def _answer(self, batch: list[tuple[Path, Tensor]], top: int | None, threshold: float) -> Iterator[Prediction]:
         if not batch:
             return
         waveform = torch.stack([clip for _, clip in batch])
+        seconds = waveform.shape[1] / self._sample_rate
         for (path, _), row in zip(batch, self.probabilities(waveform), strict=True):
-            best = row.argsort()[::-1][:top]
-            yield Prediction(path, tuple(self.metadata.labels[i] for i in best), tuple(float(row[i]) for i in best))
+            best = [index for index in row.argsort()[::-1][:top] if row[index] >= threshold]
+            yield Prediction(
+                path,
+                tuple(self.metadata.labels[i] for i in best),
+                tuple(float(row[i]) for i in best),
+                seconds,
+                min(seconds, self.metadata.window),
+            )

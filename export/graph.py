@@ -12,6 +12,7 @@ from fastloaa.adapt import AdaptedBlock, adapt_config, is_adapted, token_grid, v
 from fastloaa.adapter import LoAA
 from fastloaa.export.graph_blocks import GraphAttention, GraphLoAA, GraphMlp, ReadOutBlock
 from fastloaa.models import AST
+from fastloaa.probabilities import Probabilities, probabilities_of, to_probabilities
 from fastloaa.widened import WidenedAttention, WidenedMlp
 
 Adapters = Literal["gemm", "conv2d"]
@@ -21,12 +22,15 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class Inference(nn.Module):
     """A model from its input to logits and probabilities, in the form that is exported.
 
+    A row without samples, or with one that is not finite, gives NaN.
+
     Holds a copy of the model on the CPU in evaluation mode; the model itself is left as it is.
 
     Args:
         model: `AST`, or a timm VisionTransformer; adapted, merged or neither.
         waveform: for `AST`: read waveforms, by the model's front end, else what the front end returns.
         half: float16 weights and arithmetic; input, front end, head and outputs stay float32.
+        probabilities: "softmax" or "sigmoid"; None: the model's own.
         adapters: how those that are not merged are written: one product each way and shifted sums, or Conv2d as in the
             paper.
     """
@@ -37,11 +41,13 @@ class Inference(nn.Module):
         waveform: bool = True,
         *,
         half: bool = False,
+        probabilities: Probabilities | None = None,
         adapters: Adapters = "gemm",
     ) -> None:
         super().__init__()
         self.model = plain_copy(model)
         self.waveform, self.dtype = waveform, torch.float16 if half else torch.float32
+        self.probabilities = probabilities or probabilities_of(model)
         vit = vision_transformer(self.model)
         if adapt_config(self.model) is not None or not is_adapted(self.model):  # other methods change what blocks are
             _rewrite(vit, token_grid(self.model).tokens, _tokens_read(self.model), adapters)
@@ -56,7 +62,10 @@ class Inference(nn.Module):
             logits = self.model.head(self.model.embed(log_mel.to(self.dtype)).float())
         else:
             logits = self.model(x.to(self.dtype)).float()
-        return logits, logits.softmax(dim=1)
+        # NaN for a row that is empty or not finite, which padding and 8 bits would make an answer of; else 0.
+        values = x.flatten(1)
+        logits = logits + 0 * values.sum(dim=1, keepdim=True) / values.shape[1]  # runtimes have a mean of nothing
+        return logits, to_probabilities(logits, self.probabilities)
 
 
 def plain_copy(model: ModelT) -> ModelT:

@@ -24,6 +24,7 @@ from fastloaa.export.quantise import quantise
 from fastloaa.export.verify import Report, as_input, verify
 from fastloaa.files import replacing
 from fastloaa.models import AST
+from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
 OPSET = 23  # the first with Attention as an operator; Gelu came with 20
 
@@ -40,6 +41,8 @@ def to_onnx(
     merged: bool = True,
     precision: Precision = "fp32",
     labels: Sequence[str] | None = None,
+    probabilities: Probabilities | None = None,
+    multi_label: bool | None = None,
     calibration: Iterable[Tensor] | None = None,
     tolerance: float = 1e-4,
     force: bool = False,
@@ -50,9 +53,9 @@ def to_onnx(
     Input `waveform`, float32 [batch, samples] between -1 and 1 at the model's sample rate, any batch and any number of
     samples >= 1: the front end is in the graph, and cuts or pads as in training. All samples of a row count: clips of
     different lengths do not belong in one batch. With waveform=False, input `log_mel`, float32
-    [batch, frames, mel_bins], what `model.front_end` returns. Outputs `logits` and `probabilities` (their softmax),
-    float32 [batch, classes]. Standard operators only, weights inside; labels and front end are in the file's metadata.
-    Of the last block only the tokens that the head reads are computed.
+    [batch, frames, mel_bins], what `model.front_end` returns. Outputs `logits` and `probabilities`, float32
+    [batch, classes]. Standard operators only, weights inside; labels and front end are in the file's metadata. Of the
+    last block only the tokens that the head reads are computed.
 
     Args:
         model: adapted, merged or neither, in any mode, precision and place; left as it is. A timm VisionTransformer
@@ -62,6 +65,9 @@ def to_onnx(
         merged: dissolve adapters into the blocks' own weights, see `merge`; else they stand beside the blocks.
         precision: "fp32", or "fp16" (weights and arithmetic of the backbone) or "int8" (products of its blocks).
         labels: names of the classes; the model's own by default.
+        probabilities: "softmax", or "sigmoid" where each class stands for itself; the model's own by default, which is
+            the loss's that it was trained with, and "softmax" for timm's models.
+        multi_label: whether a clip may have several of the labels, or none; the model's own by default.
         calibration: recordings, float32 [samples] each at the model's sample rate, of the kind that the file will
             hear; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every precision
             is compared with PyTorch on them, and "fp16" and "int8" need them for that.
@@ -75,14 +81,15 @@ def to_onnx(
     Raises:
         TypeError: another kind of model.
         ValueError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
-            waveform=True for a timm model, or contrib with another precision than "fp32".
+            probabilities other than those, or a softmax with multi_label, waveform=True for a timm model, or contrib
+            with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
     """
     start = time.perf_counter()
     clips = list(calibration or ())
-    metadata = metadata_of(model, waveform, precision, labels)
+    metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
     if precision not in ("fp32", "fp16", "int8"):
         raise ValueError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
     if precision != "fp32" and not clips:
@@ -92,7 +99,8 @@ def to_onnx(
     source = _merged(model) if merged else model
     with replacing(path) as temporary, TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx" if precision == "int8" else temporary
-        write_graph(Inference(source, waveform, half=precision == "fp16"), metadata, plain)
+        graph = Inference(source, waveform, half=precision == "fp16", probabilities=metadata.probabilities)
+        write_graph(graph, metadata, plain)
         if precision == "int8":
             quantise(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
@@ -103,7 +111,12 @@ def to_onnx(
 
 
 def metadata_of(
-    model: nn.Module, waveform: bool = True, precision: Precision = "fp32", labels: Sequence[str] | None = None
+    model: nn.Module,
+    waveform: bool = True,
+    precision: Precision = "fp32",
+    labels: Sequence[str] | None = None,
+    probabilities: Probabilities | None = None,
+    multi_label: bool | None = None,
 ) -> Metadata:
     """What a file made from `model` says about itself; arguments and errors as of `to_onnx`."""
     if not isinstance(model, AST | VisionTransformer):
@@ -119,6 +132,9 @@ def metadata_of(
         raise ValueError(
             f"{len(names)} labels were given for {model.num_classes} classes; give one name for each class"
         )
+    kind = probabilities_of(model) if probabilities is None else probabilities
+    several = kind == "sigmoid" and getattr(model, "multi_label", False) if multi_label is None else multi_label
+    check_probabilities(kind, several)
     metadata = Metadata(
         fastloaa=fastloaa.__version__,
         task=TASK,
@@ -126,6 +142,8 @@ def metadata_of(
         precision=precision,
         labels=tuple(names),
         opset=OPSET,
+        probabilities=kind,
+        multi_label=several,
     )
     if not isinstance(model, AST):
         return metadata

@@ -9,8 +9,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fastloaa.files import FileError
+from fastloaa.methods.options import check_types
+from fastloaa.probabilities import Probabilities, check_probabilities
 
-TASK = "audio-classification"  # one class a clip
+TASK = "audio-classification"
 Precision = Literal["fp32", "fp16", "int8"]
 Provider = str | tuple[str, dict[str, Any]]
 
@@ -33,7 +35,9 @@ class Metadata:
         opset: version of the ONNX operators.
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
         sample_rate, frames, mel_bins, mean, std: its settings.
-        samples: how many samples of a waveform fill the frames.
+        samples: how many samples of a waveform fill the frames: the window that the file hears of a longer one.
+        probabilities: what they are of the logits, by the loss of the training: "softmax", or "sigmoid".
+        multi_label: a clip may have several of the labels, or none.
     """
 
     fastloaa: str
@@ -49,6 +53,8 @@ class Metadata:
     mean: float | None = None
     std: float | None = None
     samples: int | None = None
+    probabilities: Probabilities = "softmax"  # as files were that do not say
+    multi_label: bool = False
 
     def front_end(self) -> dict[str, Any]:
         """`FRONT_ENDS[metadata.front_end_kind](**metadata.front_end())` is the model's front end.
@@ -59,6 +65,11 @@ class Metadata:
         if self.input == "image":
             raise ValueError("the file was made from a timm model and reads images; for sound, export a fastloaa.AST")
         return {name: getattr(self, name) for name in ("sample_rate", "frames", "mel_bins", "mean", "std")}
+
+    @property
+    def window(self) -> float:
+        """How much of a recording the file hears, in seconds from its start; 0 for images."""
+        return (self.samples or 0) / (self.sample_rate or 1)
 
     def to_props(self) -> dict[str, str]:
         """Words as they are, everything else as JSON."""
@@ -73,30 +84,37 @@ class Metadata:
         """The inverse of `to_props`.
 
         Raises:
-            KeyError, ValueError: properties that `to_props` did not write.
+            KeyError: properties are missing that `to_props` always writes.
+            ValueError: one that it did not write so.
         """
-        read = {f.name for f in fields(cls) if f.default is MISSING or f.name in props}
-        values = {name: props[name] if name in _WORDS else json.loads(props[name]) for name in read}
-        metadata = cls(**values | {"labels": tuple(values["labels"])})
-        if metadata.input != "image" and (lost := [k for k, v in metadata.front_end().items() if v is None]):
-            raise ValueError(f"no {', '.join(lost)} of the front end")
+        texts = {f.name: props[f.name] for f in fields(cls) if f.default is MISSING or f.name in props}
+        metadata = cls(**{name: text if name in _WORDS else _json(name, text) for name, text in texts.items()})
+        check_types(metadata)
+        check_probabilities(metadata.probabilities, metadata.multi_label)
+        for name in ("sample_rate", "frames", "mel_bins", "samples"):
+            if metadata.input != "image" and not (getattr(metadata, name) or 0) >= 1:
+                raise ValueError(f"{name} is at least 1, got {getattr(metadata, name)}")
+        if metadata.input != "image" and (metadata.mean is None or not (metadata.std or 0) > 0):
+            raise ValueError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
         return metadata
 
 
-_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind")
+_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")
 
 
 def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, Metadata]:
     """An `onnxruntime.InferenceSession` of a file that `to_onnx` wrote, and what the file says about itself.
 
     Raises:
-        FileError: missing, not an ONNX file, or not one of ours.
+        FileError: missing, not an ONNX file, not one of ours, or one whose metadata do not fit its graph. Weights
+            outside its folder are refused by onnxruntime.
         MissingPackageError: onnxruntime is not installed.
     """
     onnxruntime = optional("onnxruntime")
     path = Path(path)
     if not path.is_file():
-        raise FileError(f"{path}: no such file; expected an ONNX file that `fastloaa export` wrote")
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise FileError(f"{path}: {found}; expected an ONNX file that `fastloaa export` wrote")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about its own choices
     try:
@@ -106,11 +124,27 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
         raise FileError(f"{path}: onnxruntime cannot open it ({reason[:200]}); expected an ONNX file") from error
     try:
         metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise FileError(
             f"{path}: an ONNX file without fastloaa's metadata; expected one that `fastloaa export` or to_onnx wrote"
         ) from error
+    except ValueError as error:
+        raise FileError(f"{path}: its metadata are damaged ({error}); export it again") from error
+    given = [port.name for port in session.get_inputs()], [port.name for port in session.get_outputs()]
+    classes = session.get_outputs()[-1].shape[-1:]
+    if given != ([metadata.input], ["logits", "probabilities"]) or classes != [len(metadata.labels)]:
+        raise FileError(
+            f"{path}: its metadata say {metadata.input} to {len(metadata.labels)} classes, its graph says otherwise; "
+            f"export it again"
+        )
     return session, metadata
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {text[:50]!r}") from error
 
 
 def optional(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastloaa.export.graph import image_size, plain_copy
 from fastloaa.export.onnx_file import Metadata, Precision, open_session
 from fastloaa.models import AST
+from fastloaa.probabilities import to_probabilities
 
 # (batch, length as a share of what fills the frames): shorter and longer clips, and batches that no example had.
 CASES = ((1, 0.5), (2, 1.3), (3, 0.5), (17, 1.3))
@@ -32,7 +33,8 @@ class Report:
         precision: of its weights and arithmetic.
         difference: largest absolute difference from PyTorch over logits and probabilities: of all inputs for "fp32",
             of the recordings for the others.
-        agreement: share of the recordings of which file and PyTorch name the same class, None without recordings.
+        agreement: share of the recordings of which file and PyTorch name the same class as the most probable, None
+            without recordings.
         recordings: how many were compared.
         batches: batch sizes of noise that were compared.
         opset: version of the ONNX operators.
@@ -77,11 +79,11 @@ def verify(
     exact = metadata.precision == "fp32"
     of_noise, of_clips, agreeing = [0.0], [0.0], []
     for x in noise(model, metadata):
-        answers, wanted = _answers(session, metadata, x), _expected(reference, x)
+        answers, wanted = _answers(session, metadata, x), _expected(reference, metadata, x)
         of_noise.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
     for clip in clips:
         x = as_input(reference, metadata, clip[None])
-        answers, wanted = _answers(session, metadata, x), _expected(reference, x)
+        answers, wanted = _answers(session, metadata, x), _expected(reference, metadata, x)
         of_clips.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
         agreeing.append(bool(answers[0].argmax() == wanted[0].argmax()))
     share = sum(agreeing) / len(agreeing) if agreeing else None
@@ -124,11 +126,11 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @torch.no_grad()
-def _expected(reference: AST | VisionTransformer, x: Tensor) -> Pair:
+def _expected(reference: AST | VisionTransformer, metadata: Metadata, x: Tensor) -> Pair:
     """PyTorch's logits and probabilities."""
     is_waveform = isinstance(reference, AST) and x.ndim == 2
     logits = reference(reference.front_end(x) if is_waveform else x)
-    return logits.numpy(), logits.softmax(dim=1).numpy()
+    return logits.numpy(), to_probabilities(logits, metadata.probabilities).numpy()
 
 
 def _answers(session: object, metadata: Metadata, x: Tensor) -> Pair:

@@ -24,6 +24,8 @@ from fastloaa.adapter import LoAA
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 
+_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
+
 
 class AdapterError(FastloaaError, ValueError):
     """An adapter file that does not fit the model."""
@@ -90,6 +92,9 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
             adapt(model, **asdict(config))
     check_tensors(path, adapter_state(model), state)
     model.load_state_dict(state, strict=False)
+    if isinstance(model, AudioTransformer):  # the head answers as it was trained to
+        for name in _ANSWERS & set(metadata.get("model") or ()):
+            setattr(model, name, metadata["model"][name])
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)
     return model

@@ -18,7 +18,14 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
 def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file that `fastloaa export` wrote.")],
     files: Annotated[list[str], typer.Argument(help="Sound files, folders of them, patterns such as 'sounds/*.ogg'.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each file.")] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most classes to name for each file; 3 where neither this nor --threshold is given."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least probability of a class; 0.5 for models of several labels to a clip."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most clips in one run of the model.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each file, for scripts.")] = False,
 ) -> None:
@@ -37,10 +44,14 @@ def predict(
         print(f"left out: {line}", file=sys.stderr)
     classifier = Classifier(model)
     write = _write_json if as_json else _table_writer(paths, classifier.metadata.labels)
-    broken = 0
-    for prediction in _progress(classifier.classify(paths, batch_size, top), len(paths)):
+    broken = cut = 0
+    for prediction in _progress(classifier.classify(paths, batch_size, top, threshold), len(paths)):
         write(prediction)
         broken += prediction.error is not None
+        cut += prediction.seconds != prediction.heard
+    if cut:
+        window = classifier.metadata.window
+        print(f"of {cut} of {len(paths)} files only the first {window:.2f} s were heard", file=sys.stderr)
     if broken:
         print(f"{broken} of {len(paths)} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
@@ -117,6 +128,7 @@ def _write_json(prediction: "Prediction") -> None:
     if prediction.error is None:
         named = zip(prediction.labels, prediction.probabilities, strict=True)
         answer["top"] = [{"label": label, "probability": probability} for label, probability in named]
+        answer |= {"seconds": prediction.seconds, "heard": prediction.heard}
     else:
         answer["error"] = prediction.error
     print(json.dumps(answer), flush=True)
@@ -156,13 +168,13 @@ def _table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Pr
         if prediction.error is not None:
             console.print(printable(prediction.error), style="red", soft_wrap=not console.is_terminal)
             return
-        shares = [f"{probability:.1%}" for probability in prediction.probabilities]
         named = [printable(label) for label in prediction.labels]
-        further = (f"{label} {share}" for label, share in zip(named[1:], shares[1:], strict=True))
+        shares = [f"{probability:.1%}" for probability in prediction.probabilities]
+        (label, share), *further = zip(named, shares, strict=True) if named else [("-", "")]  # none is probable enough
         name = printable(prediction.path)
         if cell_len(name) > file_width:  # the end of a path says most
             name = next(f"…{end}" for i in range(len(name)) if cell_len(end := name[i:]) < file_width)
-        write_row(name, named[0], shares[0], ", ".join(further))
+        write_row(name, label, share, ", ".join(map(" ".join, further)))
 
     write_row("file", "label", "probability", "further", style="bold")
     return write

@@ -18,6 +18,7 @@ from fastloaa.grid import TokenGrid, pair
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
 from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
+from fastloaa.probabilities import Probabilities, check_probabilities
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
     from transformers import ASTFeatureExtractor, ASTForAudioClassification
@@ -53,6 +54,9 @@ class AST(nn.Module):
         front_end: "ast", or "epic-sounds" for `fastloaa.audio.EpicSoundsFrontEnd`, whose own settings are
             sample_rate=24000, mean=0, std=0.5 and frames=400.
         labels: names of the classes, kept with the model wherever it is saved or exported.
+        probabilities: what its logits are trained for, "softmax" or "sigmoid"; training sets it by the loss, and
+            exported files answer with it.
+        multi_label: a clip may have several of the labels, or none.
         norm_eps: epsilon of every LayerNorm; None leaves AST's, 1e-6 in timm's backbone and 1e-5 in the head.
 
     Attributes:
@@ -81,6 +85,8 @@ class AST(nn.Module):
         std: float = 4.5689974,
         front_end: str = "ast",
         labels: Sequence[str] | None = None,
+        probabilities: Probabilities = "softmax",
+        multi_label: bool = False,
         norm_eps: float | None = None,
     ) -> None:
         super().__init__()
@@ -88,6 +94,7 @@ class AST(nn.Module):
             raise ValueError(f"num_classes is at least 1, got {num_classes}")
         if labels is not None and len(labels) != num_classes:
             raise ValueError(f"{len(labels)} labels were given for {num_classes} classes; give one name for each class")
+        check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ValueError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
         with torch.device("cpu"):  # it computes constants, which device "meta" could not
@@ -95,6 +102,7 @@ class AST(nn.Module):
         self.front_end: FrontEnd | EpicSoundsFrontEnd = features.to(torch.get_default_device())
         self.num_classes = num_classes
         self.labels = None if labels is None else tuple(labels)
+        self.probabilities, self.multi_label = probabilities, multi_label
         self._architecture = {
             "backbone": backbone,
             "backbone_options": dict(backbone_options or {}),
@@ -140,6 +148,8 @@ class AST(nn.Module):
         return {
             "num_classes": self.num_classes,
             "labels": self.labels and list(self.labels),
+            "probabilities": self.probabilities,
+            "multi_label": self.multi_label,
             **copy.deepcopy(self._architecture),
             "front_end": self.front_end.kind,
             **self.front_end.config(),

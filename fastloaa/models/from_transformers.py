@@ -42,6 +42,7 @@ def ast_config(
         raise ValueError("the model has no classes; build it with num_labels=N")
     labels = [str(config.id2label[index]) for index in range(model.num_labels)]
     unnamed = labels == [f"LABEL_{index}" for index in range(model.num_labels)]
+    multi_label = config.problem_type == "multi_label_classification"
     front_end: dict[str, Any] = {}
     if feature_extractor is not None:
         normalises = feature_extractor.do_normalize
@@ -51,6 +52,8 @@ def ast_config(
     return front_end | {
         "num_classes": model.num_labels,
         "labels": None if unnamed else labels,
+        "probabilities": "sigmoid" if multi_label else "softmax",
+        "multi_label": multi_label,
         "frames": config.max_length,
         "mel_bins": config.num_mel_bins,
         "patch": config.patch_size,

@@ -11,6 +11,7 @@ from fastloaa.grid import pair
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.errors import TrainingError
+from fastloaa.training.loss import PROBABILITIES
 from fastloaa.training.measure import measure_frames
 from fastloaa.training.recipe import Recipe
 
@@ -25,6 +26,8 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     return {
         "num_classes": len(splits.classes),
         "labels": list(splits.classes),
+        "probabilities": PROBABILITIES[recipe.loss],
+        "multi_label": splits.multi_label,
         "backbone": recipe.backbone,
         "backbone_options": dict(recipe.backbone_options),
         "patch": pair(recipe.patch),

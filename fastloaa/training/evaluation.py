@@ -12,7 +12,7 @@ from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, Sample, col
 from fastloaa.models import AST
 from fastloaa.training.distributed import gather_rows, own_share
 from fastloaa.training.errors import TrainingError
-from fastloaa.training.loss import clip_losses
+from fastloaa.training.loss import PROBABILITIES, clip_losses
 from fastloaa.training.precision import autocast, resolve_precision
 from fastloaa.training.recipe import Loss, Precision
 from fastloaa.training.scores import Evaluation, score
@@ -24,7 +24,7 @@ def evaluate(
     *,
     batch_size: int = 48,
     workers: int = 0,
-    loss: Loss = "cross_entropy",
+    loss: Loss | None = None,
     precision: Precision = "auto",
     multi_label: bool = False,
     views: int = 1,
@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         batch_size, workers: of the DataLoader.
-        loss: "cross_entropy" or "bce".
+        loss: "cross_entropy" or "bce"; None: the one that the model's probabilities are of.
         precision: as in a `Recipe`.
         multi_label: clips may have several labels; there is no accuracy then.
         views: windows of a clip longer than the model's frames, evenly from its start to its end, whose logits are
@@ -46,8 +46,9 @@ def evaluate(
         DataError: clips with several labels unless `multi_label`, or not one that can be read.
         TrainingError: the model's answers are not finite.
     """
+    own: Loss = "bce" if model.probabilities == PROBABILITIES["bce"] else "cross_entropy"
     loader = evaluation_loader(model, clips, batch_size, workers, multi_label, views)
-    return evaluate_batches(model, loader, loss=loss, precision=precision, multi_label=multi_label)
+    return evaluate_batches(model, loader, loss=loss or own, precision=precision, multi_label=multi_label)
 
 
 def evaluation_loader(

@@ -3,7 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastloaa.probabilities import Probabilities
 from fastloaa.training.recipe import Loss
+
+PROBABILITIES: dict[Loss, Probabilities] = {"cross_entropy": "softmax", "bce": "sigmoid"}  # that each loss is of
 
 
 def clip_losses(logits: Tensor, targets: Tensor, loss: Loss, label_smoothing: float = 0.0) -> Tensor:

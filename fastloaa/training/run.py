@@ -24,6 +24,7 @@ from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError
 from fastloaa.training.evaluation import clip_dataset, evaluate, evaluation_loader
 from fastloaa.training.loop import Trainer
+from fastloaa.training.loss import PROBABILITIES
 from fastloaa.training.measure import measure_normalisation
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.plots import plot_confusion, plot_curves
@@ -148,7 +149,9 @@ def load_run(run_dir: str | Path, weights: str | Path | None = None) -> AST:
         raise RunError(f"{run.path}: the backbone's weights {source} are gone; say where they are with --weights PATH")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)  # a random backbone is the one that the run had
-        return recipe.build_method().load(run.weights(recipe), source).eval()
+        model = recipe.build_method().load(run.weights(recipe), source).eval()
+    model.probabilities = PROBABILITIES[recipe.loss]  # weights that older versions wrote do not say
+    return model
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

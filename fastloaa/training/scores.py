@@ -13,6 +13,8 @@ from torchmetrics.functional.classification import (
     multilabel_average_precision,
 )
 
+from fastloaa.probabilities import to_probabilities
+from fastloaa.training.loss import PROBABILITIES
 from fastloaa.training.recipe import Loss
 
 
@@ -81,7 +83,7 @@ def score(
     classes, targets = logits.shape[1], targets.long()
     positives = targets.sum(0)
     present = positives > 0
-    probabilities = logits.sigmoid() if loss == "bce" else logits.softmax(1)
+    probabilities = to_probabilities(logits, PROBABILITIES[loss])
     # torchmetrics would count a class without clips as 0, and refuses to be asked for one class alone.
     found = multilabel_average_precision(
         probabilities[:, present], targets[:, present], int(present.sum()), average="none", validate_args=False

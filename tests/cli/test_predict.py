@@ -75,6 +75,29 @@ def test_json_lines(model: str, folder: Path) -> None:
     assert sum(entry["probability"] for entry in answer["top"]) == pytest.approx(1, abs=1e-6)
 
 
+def test_no_class_is_probable_enough(model: str, folder: Path) -> None:
+    """An answer, not a mistake: it has a row, and a line of JSON."""
+    result = run(model, folder / "b.wav", folder / "deep", "--threshold", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [row.split() for row in result.stdout.splitlines()[1:]] == [
+        [str(folder / "b.wav"), "-"],
+        [str(folder / "deep" / "a.FLAC"), "-"],
+    ]
+    result = run(model, folder / "b.wav", "--threshold", 1, "--json")
+    assert json.loads(result.stdout)["top"] == []
+    assert run(model, folder / "b.wav", "--threshold", 1.5).exit_code == 2
+
+
+def test_how_much_of_a_long_recording_was_heard(model: str, folder: Path) -> None:
+    """64 frames: 0.655 s. A warning for people, numbers for scripts."""
+    soundfile.write(folder / "long.wav", np.zeros(24_000), 16000)
+    result = run(model, folder / "b.wav", folder / "long.wav", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == "of 1 of 2 files only the first 0.66 s were heard\n"
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(answer["seconds"], answer["heard"]) for answer in answers] == [(0.25, 0.25), (1.5, 0.655)]
+
+
 @pytest.mark.parametrize("options", [[], ["--json"], ["--batch-size", 1]])
 def test_a_broken_file_is_named_and_the_others_are_answered(model: str, folder: Path, options: list[object]) -> None:
     result = run(model, folder, *options)

@@ -71,23 +71,100 @@ def test_python_needs_nothing_of_ours(bundle: Path, sound: Path) -> None:
     assert {path for path, *_ in rows} == {str(sound)}
 
 
-def test_python_names_another_rate(bundle: Path, tmp_path: Path) -> None:
+def classify(bundle: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "classify.py", *map(str, files)]
+    return subprocess.run(arguments, cwd=bundle, capture_output=True, text=True, check=False)
+
+
+def unusable(folder: Path) -> list[Path]:
+    """Files that nothing should be answered for."""
+    tone = 0.3 * np.sin(2000 * np.arange(9000) / 16000)
+    for name, changes in {"nan": {17: np.nan}, "inf": {0: np.inf}, "minus inf": {-1: -np.inf}}.items():
+        spoilt = tone.copy()
+        for index, value in changes.items():
+            spoilt[index] = value
+        soundfile.write(folder / f"{name}.wav", spoilt, 16000, subtype="FLOAT")
+    for name, subtype in {"none.wav": "PCM_16", "none.flac": "PCM_16", "none.aiff": "PCM_24"}.items():
+        soundfile.write(folder / name, np.zeros(0), 16000, subtype)
+    for name, subtype in {
+        "cut.wav": "PCM_16",
+        "cut24.wav": "PCM_24",
+        "cut.flac": "PCM_16",
+        "cut.aiff": "PCM_16",
+    }.items():
+        soundfile.write(folder / name, tone, 16000, subtype)
+        os.truncate(folder / name, (folder / name).stat().st_size * 2 // 3)
+    (folder / "text.wav").write_text("not a sound")
+    (folder / "nothing.wav").touch()
+    (folder / "folder.wav").mkdir()
+    return [*sorted(folder.iterdir()), folder / "nowhere.wav"]
+
+
+def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path: Path) -> None:
+    """In one line each, and goes on with the others."""
+    (tmp_path / "bad").mkdir()
+    files = unusable(tmp_path / "bad")
+    assert all(prediction.error for prediction in Classifier(bundle / "model.onnx").classify(files))
     soundfile.write(tmp_path / "slow.wav", np.zeros(100), 8000)
-    arguments = [sys.executable, "classify.py", str(tmp_path / "slow.wav")]
-    result = subprocess.run(arguments, cwd=bundle, capture_output=True, text=True, check=False)
+    result = classify(bundle, *files, tmp_path / "slow.wav", sound)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{tmp_path / 'slow.wav'} has 8000 Hz, expected 16000: ffmpeg ")
+    assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {str(sound)}
+    *complaints, rate = result.stderr.splitlines()
+    assert len(complaints) == len(files) == 14
+    for file, complaint in zip(files, complaints, strict=True):
+        assert complaint.startswith(f"{file}: ")
+    for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2)):
+        assert sum(word in complaint for complaint in complaints) == files_of_it
+    assert rate.startswith(f"{tmp_path / 'slow.wav'}: has 8000 Hz, expected 16000: ffmpeg ")
+
+
+def test_python_says_how_much_it_heard(bundle: Path, sound: Path, tmp_path: Path) -> None:
+    """The first 0.655 s, 64 frames, of what is longer; of what is not, nothing has to be said."""
+    soundfile.write(tmp_path / "long.wav", np.tile(soundfile.read(sound)[0], (20, 1)), 16000)
+    result = classify(bundle, tmp_path / "long.wav", sound)
+    assert result.returncode == 0
+    assert result.stderr == f"{tmp_path / 'long.wav'}: heard the first 0.66 of 11.25 s\n"
+    assert len(result.stdout.splitlines()) == 6
+    readme = " ".join((bundle / "README.md").read_text(encoding="utf-8").split())
+    assert "hears the first 10480 samples (0.66 s)" in readme
+
+
+def test_several_labels_to_a_clip(sound: Path, tmp_path: Path) -> None:
+    """All that are probable enough, and no others."""
+    model = small_ast(labels=LABELS, backbone_options=SMALL | {"depth": 1}, probabilities="sigmoid", multi_label=True)
+    model.head[1].bias.data = torch.tensor([-6.0, 6.0, -6.0, 6.0, -6.0])
+    to_onnx(model, tmp_path / "b" / "model.onnx")
+    write_bundle(tmp_path / "b" / "model.onnx", tmp_path / "b")
+    rows = [line.split("\t") for line in classify(tmp_path / "b", sound).stdout.splitlines()]
+    (expected,) = Classifier(tmp_path / "b" / "model.onnx").classify([sound])
+    assert [label for _, label, _ in rows] == list(expected.labels)
+    assert {label for _, label, _ in rows} == {LABELS[1], LABELS[3]}
+    readme = " ".join((tmp_path / "b" / "README.md").read_text(encoding="utf-8").split())
+    assert "the sigmoid of the logits. A clip may have several labels" in readme
+
+
+def run_curl_script(bundle: Path, folder: Path, samples: np.ndarray) -> subprocess.CompletedProcess[str]:
+    """With stand-ins for ffmpeg, which writes raw samples, and for curl, which would need a server."""
+    samples.astype("<f4").tofile(folder / "samples.f32")
+    (script,) = re.findall(r"```bash\n(.*?)```", (bundle / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    stand_ins = 'ffmpeg() { cp samples.f32 "${@: -1}"; }\ncurl() { echo "$@"; }\n'
+    return subprocess.run(
+        ["bash", "-uc", stand_ins + script], cwd=folder, capture_output=True, text=True, check=False, env=os.environ
+    )
+
+
+@pytest.mark.parametrize("samples", [[], [np.nan], [0.1, np.nan, 0.2], [0.1, np.inf], [-np.inf, 0.1]], ids=str)
+def test_curl_sends_nothing_where_there_is_nothing_to_hear(bundle: Path, tmp_path: Path, samples: list[float]) -> None:
+    result = run_curl_script(bundle, tmp_path, np.array(samples))
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert not (tmp_path / "request.json").exists()
 
 
 def test_curl_sends_the_samples(bundle: Path, tmp_path: Path) -> None:
-    """With stand-ins for ffmpeg, which gives raw samples, and for curl, which would need a server."""
     samples = np.random.default_rng(0).normal(size=1000).astype("<f4")
-    samples.tofile(tmp_path / "samples.f32")
-    (script,) = re.findall(r"```bash\n(.*?)```", (bundle / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    stand_ins = 'ffmpeg() { cat samples.f32; }\ncurl() { echo "$@"; }\n'
-    result = subprocess.run(
-        ["bash", "-euc", stand_ins + script], cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ
-    )
+    result = run_curl_script(bundle, tmp_path, samples)
+    assert result.returncode == 0
     assert result.stdout == "-s localhost:8000/v2/models/my_sounds/infer -d @request.json\n"
     request = json.loads((tmp_path / "request.json").read_text())
     (tensor,) = request["inputs"]
@@ -134,11 +211,14 @@ def test_without_links(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_cannot_be_served(bundle: Path, tmp_path: Path) -> None:
     for name, changes, complaint in (
         ("mel.onnx", {"input": "log_mel"}, r"mel\.onnx: reads log_mel; servers want waveforms"),
-        ("torn.onnx", {"labels": '["a\\nb", "c"]'}, r"torn\.onnx: a label holds a line break"),
+        ("torn.onnx", {"labels": '["a\\nb", "c", "d", "e", "f"]'}, r"torn\.onnx: a label holds a line break"),
     ):
         proto = onnx.load(bundle / "model.onnx")
         props = {prop.key: prop.value for prop in proto.metadata_props}
         onnx.helper.set_model_props(proto, props | changes)
+        proto.graph.input[0].name = changes.get("input", "waveform")
+        for node in proto.graph.node:
+            node.input[:] = [changes.get("input", port) if port == "waveform" else port for port in node.input]
         onnx.save(proto, tmp_path / name)
         with pytest.raises(FileError, match=complaint):
             write_bundle(tmp_path / name, tmp_path / "b")

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
+from onnxruntime.quantization import quantize_dynamic
 from small import SMALL, small_ast, wake_adapters
 from torch import Tensor
 
@@ -78,6 +79,28 @@ def test_answers_are_near_pytorchs(
     assert session.get_modelmeta().custom_metadata_map["precision"] == precision
 
 
+UNUSABLE = {
+    "nothing": torch.zeros(1, 0),
+    "NaN": torch.tensor([[0.1] * 5000 + [torch.nan]]),
+    "infinite": torch.tensor([[torch.inf] + [0.1] * 5000]),
+    "minus infinite": torch.tensor([[0.1, -torch.inf]]),
+    "both infinities": torch.tensor([[torch.inf, -torch.inf]]),
+    "NaN beyond the window": torch.tensor([[0.1] * 20_000 + [torch.nan]]),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_is_no_recording_gives_no_answer(precision: str, exported: Exported) -> None:
+    """NaN, where padding would make silence of it and 8 bits a number; a neighbour in the batch is answered."""
+    session = onnxruntime.InferenceSession(exported(precision)[1], providers=["CPUExecutionProvider"])
+    for name, waveform in UNUSABLE.items():
+        neighbour = torch.full_like(waveform, 0.1)
+        batch = torch.cat((waveform, neighbour)) if waveform.numel() else waveform
+        for answers in session.run(["logits", "probabilities"], {"waveform": batch.numpy()}):
+            assert np.isnan(answers[0]).all(), name
+            assert np.isfinite(answers[1:]).all(), name
+
+
 def test_what_is_half_precision(model: AST, exported: Exported) -> None:
     """Weights of the backbone; what a head and a front end need their range for stays."""
     proto = onnx.load(exported("fp16")[1])
@@ -106,6 +129,21 @@ def test_what_is_8_bits(model: AST, exported: Exported) -> None:
     patches, positions, tokens = 96 * 256, 34 * 96, 2 * 96
     assert sizes[TensorProto.FLOAT] == front_end_size(model) + 96 * 5 + patches + positions + tokens
     assert {prop.key for prop in proto.metadata_props}.isdisjoint({"onnx.infer", "onnx.quant.pre_process"})
+
+
+@torch.no_grad()
+def test_onnxruntimes_dynamic_quantisation_as_the_docs_call_it(model: AST, exported: Exported, tmp_path: Path) -> None:
+    """Of the blocks' products: of all operators, its default, it makes a file of this opset that does not load."""
+    nodes = onnx.load(exported("fp32")[1]).graph.node
+    products = [node.name for node in nodes if node.op_type == "MatMul" and ".blocks." in node.name]
+    quantize_dynamic(
+        exported("fp32")[1], tmp_path / "model.onnx", nodes_to_quantize=products, per_channel=True, reduce_range=True
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    unheard = torch.stack(tones(17, seed=1))
+    logits = torch.from_numpy(session.run(["logits"], {"waveform": unheard.numpy()})[0])
+    difference = (logits - model(model.front_end(unheard))).abs().max()
+    assert 1e-3 < difference < 0.1
 
 
 @pytest.fixture

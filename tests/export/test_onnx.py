@@ -191,6 +191,8 @@ def test_metadata(tmp_path: Path) -> None:
         "samples": str(200 + 49 * 80),  # 25 ms, and 49 steps of 10 ms
         "opset": "23",
         "precision": "fp32",
+        "probabilities": "softmax",
+        "multi_label": "false",
     }
     assert report.size == (tmp_path / "new" / "model.onnx").stat().st_size
     assert report.opset == 23

@@ -70,6 +70,9 @@ def test_saved_and_loaded_it_has_them_still(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), ast(x))
     assert loaded.head[0].eps == loaded.backbone.blocks[0].norm1.eps == 1e-12
     assert AST.from_transformers(make()).labels is None
+    assert AST.from_transformers(make()).probabilities == "softmax"
+    several = AST.from_transformers(make(problem_type="multi_label_classification"))
+    assert (several.probabilities, several.multi_label) == ("sigmoid", True)
 
 
 def test_dtype_and_mode_are_those_of_the_model() -> None:

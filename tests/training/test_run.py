@@ -99,6 +99,9 @@ def test_several_labels_to_a_clip(tones: Path, tmp_path: Path, monkeypatch: pyte
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert result.validation_score == max(row["validation_mAP"] for row in rows)
     assert {row["validation_accuracy"] for row in rows} == {None}
+    trained = load_run(tmp_path / "run")
+    assert (trained.probabilities, trained.multi_label) == ("sigmoid", True)
+    assert evaluate(trained, splits.test, batch_size=6, multi_label=True).loss == result.test.loss  # of bce
     names = {"recipe.yaml", "metrics.jsonl", "result.json", "adapter.safetensors", "curves.png"}
     assert {file.name for file in (tmp_path / "run").iterdir()} == names  # no confusion.png
 
