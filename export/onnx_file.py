@@ -88,7 +88,8 @@ class Metadata:
             ValueError: one that it did not write so.
         """
         texts = {f.name: props[f.name] for f in fields(cls) if f.default is MISSING or f.name in props}
-        metadata = cls(**{name: text if name in _WORDS else _json(name, text) for name, text in texts.items()})
+        values: dict[str, Any] = {name: text if name in _WORDS else _json(name, text) for name, text in texts.items()}
+        metadata = cls(**values)
         check_types(metadata)
         check_probabilities(metadata.probabilities, metadata.multi_label)
         for name in ("sample_rate", "frames", "mel_bins", "samples"):
