@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import AudioTransformer, vision_transformer
 from fastloaa.export.merge import MergeError, linear_of, merged_from
-from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
 from fastloaa.models import AST
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
@@ -47,24 +47,27 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "merged":
         raise FileError(f"{path}: not a merged model; expected a file that save_merged or `fastloaa merge` wrote")
+    with understanding(path, "a merged model"):
+        origin, sites_of_blocks, config = metadata["merged_from"], list(metadata["blocks"]), metadata.get("model")
     if model is None:
-        if metadata["model"] is None:
+        if config is None:
             raise MergeError(
                 f"{path}: holds a timm model; pass a plain one of its architecture: load_merged(path, model)"
             )
-        model = AST.from_config(metadata["model"])
+        with understanding(path, "a merged model"):
+            model = AST.from_config(config)
     vit = vision_transformer(model)
     prefix = "backbone." if isinstance(model, AudioTransformer) else ""
     try:
-        for index, (block, sites) in enumerate(zip(vit.blocks, metadata["blocks"], strict=True)):
+        for index, (block, sites) in enumerate(zip(vit.blocks, sites_of_blocks, strict=True)):
             _widen_like(block, sites, {k.removeprefix(f"{prefix}blocks.{index}."): v for k, v in state.items()})
         model.load_state_dict(state)
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MergeError(
             f"{path}: does not fit the model ({reason}); build the architecture that was merged"
         ) from error
-    model.__dict__["loaa_merged_from"] = metadata["merged_from"]
+    model.__dict__["loaa_merged_from"] = origin
     return model.requires_grad_(False).eval()
 
 

@@ -4,6 +4,7 @@ from fastloaa.adapt import adapt, trainable_parameters
 from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import load_adapter, save_adapter
 from fastloaa.combine import average, concat
+from fastloaa.errors import FastloaaError
 from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
 from fastloaa.models import AST
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AST",
+    "FastloaaError",
     "LoAA",
     "NormedFrom",
     "TokenGrid",

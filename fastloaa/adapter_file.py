@@ -21,12 +21,13 @@ from fastloaa.adapt import (
     transformer_blocks,
 )
 from fastloaa.adapter import LoAA
-from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 
 _ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
 
 
-class AdapterError(ValueError):
+class AdapterError(FastloaaError, ValueError):
     """An adapter file that does not fit the model."""
 
 
@@ -37,11 +38,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     how to build the model again.
 
     Raises:
-        ValueError: a model that has not been adapted.
+        ArgumentError: a model that has not been adapted.
     """
     config = adapt_config(model)
     if config is None:
-        raise ValueError("the model has no adapters to save; call adapt(model, ...) first")
+        raise ArgumentError("the model has no adapters to save; call adapt(model, ...) first")
     metadata = {
         "kind": "adapter",
         "adapt": config.to_json(),
@@ -69,8 +70,11 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
-    check_made_for(path, metadata["backbone"], describe_backbone(model, fingerprint=check_backbone))
-    config, present = AdaptConfig.from_json(metadata["adapt"]), adapt_config(model)
+    here, present = describe_backbone(model, fingerprint=check_backbone), adapt_config(model)
+    with understanding(path, "an adapter file"):
+        config, made_for = AdaptConfig.from_json(metadata["adapt"]), dict(metadata["backbone"])
+        known = dict(metadata.get("initialisation") or {})
+    check_made_for(path, made_for, here)
     if present is not None and present != config:
         raise AdapterError(
             f"{path}: was saved from {config}, the model has {present}; load it into an un-adapted model"
@@ -83,20 +87,39 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
                 f"build the model with the number of classes that the adapters were trained for"
             )
     if present is None:
-        adapt(model, **asdict(config))
-    missing = set(adapter_state(model)) ^ set(state)
-    if missing:
-        raise FileError(
-            f"{path}: damaged, {len(missing)} tensors missing or unknown, such as {min(missing)}; save it again"
-        )
+        _check_adapters(path, state, config, embed_dim(model))
+        with understanding(path, "an adapter file"):
+            adapt(model, **asdict(config))
+    check_tensors(path, adapter_state(model), state)
     model.load_state_dict(state, strict=False)
     if isinstance(model, AudioTransformer):  # the head answers as it was trained to
         for name in _ANSWERS & set(metadata.get("model") or ()):
             setattr(model, name, metadata["model"][name])
-    known = metadata.get("initialisation", {})
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)
     return model
+
+
+def _check_adapters(path: str | Path, state: dict[str, Tensor], config: AdaptConfig, dim: int) -> None:
+    """Compare the shapes of adapters with their configuration, before anything of the size that it says is made.
+
+    Raises:
+        FileError: they differ, or a site has no adapters.
+    """
+    for site, kernel in (("attn", config.attn), ("ffn", config.ffn)):
+        if kernel is None:
+            continue
+        shapes = {
+            "down.weight": (config.bottleneck, dim, *kernel),
+            "up.weight": (dim, config.bottleneck, *kernel),
+            "down.bias": (config.bottleneck,),
+            "up.bias": (dim,),
+        }
+        stored = {name: tuple(tensor.shape) for name, tensor in state.items() if f"loaa_{site}." in name}
+        wrong = [name for name, shape in stored.items() if shape != shapes.get(name.partition(f"loaa_{site}.")[2])]
+        if wrong or not stored:
+            what = f"{wrong[0]} of shape {stored[wrong[0]]}" if wrong else "nothing"
+            raise FileError(f"{path}: damaged, holds {what} for adapters {config}; save it again")
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

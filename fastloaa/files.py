@@ -1,10 +1,13 @@
-"""Files that are never half written: made beside their final name and renamed."""
+"""Files that are never half written: made beside their final name, flushed to the disk and renamed."""
 
+import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +15,145 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastloaa.errors import FastloaaError
+
 METADATA_KEY = "fastloaa"
 
 
-class FileError(ValueError):
+class FileError(FastloaaError, ValueError):
     """A file that is missing, damaged or of another kind than expected."""
+
+
+class WriteError(FastloaaError, OSError):
+    """A file or folder that cannot be written: a full disk, no permission, a place that takes no files.
+
+    Attributes:
+        errno: the system's number for it, None where a library kept that to itself.
+    """
+
+    def __init__(self, path: str | Path, number: int | None) -> None:
+        reason = os.strerror(number) if number else "the system refuses it"
+        super().__init__(f"{path}: cannot be written: {reason}; {_ADVICE.get(number, 'give another place')}")
+        self.errno = number
+
+
+_FREE = "free some space there, or give another place"
+_ALLOWED = "give a place that you may write to"
+_ADVICE: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None), _FREE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOWED),
+    errno.EIO: "the disk may be failing",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+_WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing to an open file can end with, where nothing names the file."""
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Whatever a library raises in the block because the system does not let it write `path` becomes one kind of error.
+
+    An OSError that names another file is not of this writing and passes.
+
+    Raises:
+        WriteError: naming `path`, whatever temporary file it was.
+    """
+    path = Path(path)
+    try:
+        yield
+    except FastloaaError:
+        raise
+    except Exception as error:
+        refused, number = _refusal(error, path)
+        if not refused:
+            raise
+        raise WriteError(path, number) from error
+
+
+def _refusal(error: BaseException | None, path: Path) -> tuple[bool, int | None]:
+    """Whether the system has refused to write `path`, and its number for that."""
+    while error is not None:
+        if isinstance(error, OSError):
+            named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None]
+            if any(_is_of(name, path) for name in named) or (not named and error.errno in _WHILE_WRITING):
+                return True, error.errno
+        elif isinstance(error, SafetensorError) and (match := re.search(r"os error (\d+)", str(error))):
+            return True, int(match[1])  # Rust's text for an OSError
+        elif type(error).__name__ == "LibsndfileError" and getattr(error, "code", None) == 2:
+            return True, None  # its "System error", which does not say which
+        error = error.__cause__ or error.__context__  # matplotlib's PDF stumbles over its own stream afterwards
+    return False, None
+
+
+def _is_of(name: Path, path: Path) -> bool:
+    """Whether a file is `path`, a folder that it is in, or a temporary one for it."""
+    return name in (path, *path.parents) or any(part.startswith(leftover_prefix(path)) for part in name.parts)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, renamed to `path` when the block ends well, deleted when it does not.
+    """A temporary path beside `path`, renamed to `path` when the block ends well, deleted when it does not.
 
-    The suffix is kept, since writers choose a format by it. Missing folders are made.
+    It has the same file name, in a hidden folder of its own: writers choose a format by the name, and what they leave
+    beside the file goes with it. The file is flushed to the disk before it is renamed, the folder after: whatever
+    happens to the machine, the old file is there or the new one, whole. Missing folders are made.
+
+    Raises:
+        WriteError: the file cannot be written; what was at `path` is as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _beside(path) as temporary:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's private mode is not what a user expects of a result
+        temporary.chmod(0o666 & ~umask)  # some writers make files that only the user may read
+        _flush(temporary)
         temporary.replace(path)
+
+
+@contextmanager
+def making_folder(path: str | Path) -> Iterator[Path]:
+    """`replacing` for a folder, which the block makes: it appears at `path`, where an empty one may be, when complete.
+
+    What the block puts beside the temporary path is deleted in any case.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    path = Path(path)
+    with _beside(path) as temporary:
+        yield temporary
+        os.sync()  # file by file takes minutes where there are a hundred thousand
+        if path.is_dir():  # and empty, or rmdir raises
+            path.rmdir()
+        temporary.rename(path)
+
+
+@contextmanager
+def _beside(path: str | Path) -> Iterator[Path]:
+    """The same name in a hidden folder beside `path`, deleted with all that is left in it."""
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=leftover_prefix(path)))
+        try:
+            yield folder / path.name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not every file system can flush a folder
+            _flush(path.parent)
+
+
+def leftover_prefix(path: Path) -> str:
+    """What the names of the hidden folders for `path` begin with; a killed process leaves them."""
+    return f".{path.name[:40]}-"  # names have at most 255 bytes
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -53,6 +169,57 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
         save_file(contiguous, temporary, {METADATA_KEY: json.dumps(metadata)})
 
 
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileError: missing, or not JSON in UTF-8.
+    """
+    path = Path(path)
+    _check_is_file(path, "a JSON file")
+    with understanding(path, "JSON"):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def understanding(path: str | Path, what: str) -> Iterator[None]:
+    """Take apart what a file holds: values that are missing, of another type or out of range mean that it is damaged.
+
+    Args:
+        what: the file should be.
+
+    Raises:
+        FileError: in place of whatever Python, or a class made of them, says of such values.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: damaged, or not {what} ({found}); write or download it again") from error
+
+
+def check_tensors(path: str | Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes of the tensors in a file with those of what they are for.
+
+    Raises:
+        FileError: they differ.
+    """
+    shapes, stored = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (expected, given))
+    if wrong := {name for name, _ in shapes.items() ^ stored.items()}:
+        raise FileError(
+            f"{path}: damaged, {len(wrong)} tensors missing, unknown or of another shape, such as {min(wrong)}; "
+            f"save it again"
+        )
+
+
+def _check_is_file(path: Path, what: str) -> None:
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        raise FileError(f"{path}: {reason}; expected {what}")
+
+
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors of a safetensors file and what fastloaa wrote into its metadata ({} for files of others).
 
@@ -60,11 +227,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
         FileError: missing, not a safetensors file, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path}: no such file; expected a safetensors file")
+    _check_is_file(path, "a safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError(f"its metadata are {type(metadata).__name__}, expected a mapping")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a readable safetensors file ({error}); save or download it again") from error
+    # What it makes of a tensor whose type PyTorch does not have, or of JSON that is deep or odd.
+    except (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: not a readable safetensors file ({reason}); save or download it again") from error

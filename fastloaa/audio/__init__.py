@@ -1,8 +1,9 @@
 """From sound files to the features a spectrogram transformer reads: batched, on the model's device."""
 
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
-from fastloaa.audio.decode import AudioError, load_audio
+from fastloaa.audio.decode import AudioError, AudioWarning, load_audio
 from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
+from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
 from fastloaa.audio.logmel import LogMel
 
@@ -15,12 +16,16 @@ __all__ = [
     "FRONT_ENDS",
     "STATISTICS",
     "AudioError",
+    "AudioWarning",
     "EpicSoundsFrontEnd",
     "FrontEnd",
     "LogMel",
     "SpecAugment",
+    "is_readable",
+    "is_sound",
     "load_audio",
     "measure_statistics",
     "mixup",
     "noise_and_roll",
+    "sound_suffixes",
 ]

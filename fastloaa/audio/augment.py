@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torchaudio.functional import mask_along_axis_iid
 
-from fastloaa.audio.frontend import remove_mean
+from fastloaa.audio.frontend import as_clips, remove_mean
 
 
 class SpecAugment(nn.Module):
@@ -42,7 +42,12 @@ class SpecAugment(nn.Module):
         self.freq_mask, self.time_mask, self.masks, self.fill = freq_mask, time_mask, masks, fill
 
     def forward(self, log_mel: Tensor, first: int = 0, total: int | None = None) -> Tensor:
-        """`[batch, frames, mel_bins]` -> the same shape."""
+        """`[batch, frames, mel_bins]` -> the same shape.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        log_mel = _as_features(log_mel)
         batch, frames, mel_bins = log_mel.shape
         total = batch if total is None else total
         bins, times = log_mel.new_ones(total, 1, mel_bins), log_mel.new_ones(total, frames, 1)
@@ -83,6 +88,8 @@ def mixup(
     Raises:
         ValueError: another shape or dtype, alpha <= 0, or a probability outside 0 to 1.
     """
+    waveform, lengths = as_clips(waveform, lengths)
+    targets = torch.as_tensor(targets, device=waveform.device)
     if targets.ndim != 2 or len(targets) != len(waveform) or not targets.is_floating_point():
         raise ValueError(
             f"expected float targets [batch, classes] for {len(waveform)} clips, got {targets.dtype} "
@@ -113,7 +120,11 @@ def noise_and_roll(log_mel: Tensor, first: int = 0, total: int | None = None) ->
 
     Returns:
         The same shape and dtype.
+
+    Raises:
+        ValueError: another shape or dtype.
     """
+    log_mel = _as_features(log_mel)
     batch, frames, mel_bins = log_mel.shape
     total, own = batch if total is None else total, slice(first, first + batch)
     everyone = log_mel.new_empty(total, frames, mel_bins)
@@ -122,3 +133,13 @@ def noise_and_roll(log_mel: Tensor, first: int = 0, total: int | None = None) ->
     shift = torch.randint(-10, 10, (total, 1), device=log_mel.device)[own]
     source = (torch.arange(frames, device=log_mel.device) - shift) % frames  # [batch, frames]
     return noisy.gather(1, source[..., None].expand_as(noisy))
+
+
+def _as_features(log_mel: Tensor) -> Tensor:
+    log_mel = torch.as_tensor(log_mel)
+    if log_mel.ndim != 3 or not log_mel.is_floating_point():
+        raise ValueError(
+            f"expected floating-point features [batch, frames, mel_bins], got {log_mel.dtype} {list(log_mel.shape)}; "
+            "those of a single clip are features[None]"
+        )
+    return log_mel

@@ -1,24 +1,35 @@
 """Sound files to mono waveforms at one rate."""
 
-import re
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
-import soundfile
 import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-# libsndfile shortens a cut wav, aiff or caf without an error; only its log tells what the header promised.
-_CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
-# Programs that write to a pipe cannot know the length and declare the largest one: such a file is whole.
-_STREAMED = 0x7FFF0000
+from fastloaa.audio.ffmpeg import FFmpegFile
+from fastloaa.audio.formats import formats_installed, needs_ffmpeg
+from fastloaa.audio.logmel import as_samples, described
+from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
+from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
+
+LONGEST = 1 << 30
+"""Samples that are read at once are fewer: 4 GiB, 6.2 hours at 48 kHz."""
+_TOO_MANY = "too many to read at once; read it in segments, by start and stop"
 
 
 class AudioError(ValueError):
     """A file that cannot be used as a recording; the message is one line that names the file."""
+
+
+class AudioWarning(UserWarning):
+    """A file that was read, though something about it was not as it should be; one line that names the file."""
 
 
 def load_audio(
@@ -26,65 +37,140 @@ def load_audio(
 ) -> Tensor:
     """Decode a sound file: channels averaged, resampled, full scale at ±1.
 
+    The length in a header is taken for a hint: what decodes is returned, to its end.
+
     Args:
-        path: whatever libsndfile decodes: wav, flac, ogg (Vorbis, Opus), mp3, aiff and more; any channels and rate.
+        path: whatever libsndfile decodes: wav, flac, ogg (Vorbis, Opus), mp3, aiff and more, any channels and rate;
+            with the extra `fastloaa[formats]` also what FFmpeg does: m4a, aac, webm, wma, mp4 and more. A named pipe
+            is read to its end, as is standard input, which is called `-`.
         sample_rate: rate of the result in Hz.
-        start, stop: the segment to read, in seconds; only it is decoded. What lies beyond the end of the file is
-            missing from the result; None stops at the end.
+        start, stop: the segment to read, in seconds; nothing behind it is decoded, and nothing before it where the
+            format can be entered in the middle. What lies beyond the end of the file is missing from the result; None
+            stops at the end.
 
     Returns:
         float32 `[samples]`, samples >= 1.
 
     Raises:
-        AudioError: the path is missing or a folder, or the file is not audio, empty, truncated, damaged, holds NaN
-            or infinite samples, has a rate outside 1 kHz to 1 MHz, or ends before `start`. Ogg and mp3 are streams
-            that do not declare their length, so a cut one counts as a short recording.
+        AudioError: the path is missing, a folder or a device, or the file is not audio, empty, truncated, damaged,
+            holds NaN or infinite samples, has a rate outside 1 kHz to 1 MHz, ends before `start`, or is of a kind that
+            needs the extra; a pipe that nothing comes out of; more than `LONGEST` samples; times or a rate that make no
+            sense. Ogg and mp3 are streams that do not declare their length, so a cut one counts as a short recording.
+
+    Warns:
+        AudioWarning: the header was never finished (a recorder that was cut off), and everything behind it is read.
+    """
+    if not isinstance(path, str | PathLike):
+        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
+    if not 0 <= start < (math.inf if stop is None else stop):
+        raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start} to {stop}")
+    if sample_rate < 1:
+        raise AudioError(f"{path}: expected a sample_rate in Hz, at least 1, got {sample_rate}")
+    path = Path(path)
+    with _opened(path, only_beginning=stop is not None) as sound:
+        if sound.note:
+            warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
+        first = _number(start, sound.rate)
+        end = None if stop is None or stop == math.inf else max(_number(stop, sound.rate), first + 1)
+        samples = _samples(sound, first, end)
+        if not samples.isfinite().all():
+            raise AudioError(f"{path}: holds NaN or infinite samples; write it again with samples between -1 and 1")
+        return resample(samples, sound.rate, sample_rate)
+
+
+def sound_seconds(path: str | PathLike[str]) -> float:
+    """How long a sound file is, from its header where that can be trusted, otherwise by decoding it.
+
+    Raises:
+        AudioError: as of `load_audio`.
     """
     path = Path(path)
-    samples, rate = _decode(path, start, stop)
-    if not len(samples):
-        raise AudioError(f"{path}: holds no samples; record it again or leave it out")
-    if not samples.isfinite().all():
-        raise AudioError(f"{path}: holds NaN or infinite samples; write it again with samples between -1 and 1")
-    if not 1_000 <= rate <= 1_000_000:
-        raise AudioError(f"{path}: its header says {rate} Hz, expected 1 kHz to 1 MHz; correct the header")
-    return resample(samples, rate, sample_rate)
+    with _opened(path) as sound:
+        if sound.frames is not None:
+            return sound.frames / sound.rate
+        if not path.is_file():  # a pipe cannot be opened again
+            return _count(sound) / sound.rate
+    return _decoded_seconds(path, path.stat().st_mtime_ns)
 
 
 def resample(samples: Tensor, source: int, target: int) -> Tensor:
-    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc."""
+    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc.
+
+    Raises:
+        ValueError: samples that are neither floating-point nor 16-bit integers, or a rate below 1.
+    """
+    samples = as_samples(samples)
+    if source < 1 or target < 1:
+        raise ValueError(f"expected rates in Hz, at least 1, got {source} and {target}")
     return samples if source == target else _resampler(source, target)(samples)
 
 
-def _decode(path: Path, start: float, stop: float | None) -> tuple[Tensor, int]:
-    """The samples of a segment of a file, channels averaged, float32 `[samples]`, and the rate in Hz."""
-    if path.is_dir():
-        raise AudioError(f"{path}: is a folder, expected a sound file")
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file; check the path")
+def _number(seconds: float, rate: int) -> int:
+    """Which sample it is; times beyond any sound are as good as each other."""
+    return round(min(seconds * rate, 2.0**60))
+
+
+@contextmanager
+def _opened(path: Path, only_beginning: bool = False) -> Iterator[SndFile | FFmpegFile]:
+    """A sound of any kind; what is wrong with it is an AudioError that names it."""
     try:
-        sound = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
-        raise AudioError(f"{path}: not a sound file that libsndfile reads; convert it to wav, flac or ogg") from error
-    with sound:
-        for declared, found in _CUT_CHUNK.findall(sound.extra_info):
-            if int(found) < int(declared) < _STREAMED:
-                raise AudioError(f"{path}: truncated, {found} of {declared} bytes of samples; copy it again")
-        first = round(start * sound.samplerate)
-        end = sound.frames if stop is None else min(round(stop * sound.samplerate), sound.frames)
-        if first and first >= sound.frames:
-            seconds = sound.frames / sound.samplerate
-            raise AudioError(f"{path}: ends after {seconds:g} s, expected sound from {start:g} s; correct the times")
-        try:
-            sound.seek(first)
-            samples = torch.from_numpy(sound.read(end - first, dtype="float32", always_2d=True))
-        except (soundfile.SoundFileError, ValueError, MemoryError) as error:  # the latter two: absurd lengths
-            reason = str(error).rstrip(".")
-            raise AudioError(f"{path}: truncated or damaged ({reason}); copy it again") from error
-        # The length of an mp3 is only estimated unless its encoder noted it.
-        if len(samples) < end - first and sound.format != "MP3":
-            raise AudioError(f"{path}: truncated, {len(samples)} of {end - first} samples; copy it again")
-        return samples.mean(1), sound.samplerate
+        with open_source(path, only_beginning) as source:
+            is_file = str(path) != STANDARD_INPUT and path.is_file()
+            if not length_of(source):
+                raise Unreadable("not a sound file but empty, 0 bytes; copy it again or leave it out")
+            try:
+                sound: SndFile | FFmpegFile = SndFile(source, path if is_file else None)
+            except NotLibsndfiles as error:
+                if not formats_installed():
+                    if needs_ffmpeg(path, source):
+                        raise Unreadable(
+                            "of a kind that libsndfile does not read; pip install 'fastloaa[formats]', or convert it "
+                            "to wav, flac or ogg"
+                        ) from error
+                    raise Unreadable(
+                        f"not a sound file that libsndfile reads ({error}); convert it to wav, flac or ogg"
+                    ) from error
+                sound = FFmpegFile(source)
+            try:
+                if not 1_000 <= sound.rate <= 1_000_000:
+                    raise Unreadable(f"its header says {sound.rate} Hz, expected 1 kHz to 1 MHz; correct the header")
+                yield sound
+            finally:
+                sound.close()
+    except Unreadable as error:
+        raise AudioError(f"{path}: {error}") from error
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
+
+
+def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor:
+    """Samples number `first` to before `end`, or to the end of the sound: float32 `[samples]`, samples >= 1."""
+    if end is None and sound.frames is not None and sound.frames - first >= LONGEST:
+        raise Unreadable(f"declares {sound.frames} samples, {_TOO_MANY}")
+    parts, count = [], 0
+    for part in sound.blocks(first, end):
+        parts.append(part)
+        count += len(part)
+        if count >= LONGEST:
+            raise Unreadable(f"is longer than {count} samples, {_TOO_MANY}")
+    if not count and first:
+        raise Unreadable(
+            f"ends after {sound.end / sound.rate:g} s, expected sound from {first / sound.rate:g} s; correct the times"
+        )
+    if not count:
+        raise Unreadable("holds no samples; record it again or leave it out")
+    return torch.cat(parts)[: None if end is None else end - first]
+
+
+@lru_cache(maxsize=100_000)
+def _decoded_seconds(path: Path, changed: int) -> float:
+    """Counted by decoding, once for each version of a file."""
+    with _opened(path) as sound:
+        return _count(sound) / sound.rate
+
+
+def _count(sound: SndFile | FFmpegFile) -> int:
+    return sum(map(len, sound.blocks(0)))
 
 
 @lru_cache(maxsize=32)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from fastloaa.audio.frontend import clip_lengths
+from fastloaa.audio.frontend import as_clips, clip_lengths
 from fastloaa.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
@@ -90,7 +90,8 @@ class EpicSoundsFrontEnd(nn.Module):
         """Features of a batch.
 
         Args:
-            waveform: `[batch, samples]`, floating point, full scale at ±1, any number of samples.
+            waveform: `[batch, samples]`, floating point, full scale at ±1, or int16, any number of samples; numpy
+                arrays and lists are taken as well.
             lengths: int64 `[batch]`, the valid samples of each clip, 1 <= lengths <= samples; None: all are valid.
             augment: applied to the padded, not yet normalised log-mel spectrogram, e.g. a `SpecAugment`.
 
@@ -112,6 +113,7 @@ class EpicSoundsFrontEnd(nn.Module):
             log_mel: float32 `[batch, frames, mel_bins]`, with the last valid frame repeated in the padding.
             valid: bool `[batch, frames]`, False in the padding.
         """
+        waveform, lengths = as_clips(waveform, lengths, self.mel.device)
         lengths = clip_lengths(waveform, lengths).clamp(max=self.samples)
         inside = torch.arange(self.samples, device=waveform.device) < lengths[:, None]
         waveform = torch.where(inside, F.pad(waveform.float(), (0, self.samples))[:, : self.samples], 0.0)

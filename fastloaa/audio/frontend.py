@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastloaa.audio.logmel import LogMel, check_waveform
+from fastloaa.audio.logmel import LogMel, as_waveform
 from fastloaa.tracing import exporting
 
 STATISTICS: dict[str, tuple[float, float]] = {
@@ -86,7 +86,8 @@ class FrontEnd(nn.Module):
         """Features of a batch.
 
         Args:
-            waveform: `[batch, samples]`, floating point, full scale at ±1, any number of samples.
+            waveform: `[batch, samples]`, floating point, full scale at ±1, or int16, any number of samples; numpy
+                arrays and lists are taken as well.
             lengths: int64 `[batch]`, the valid samples of each clip, 1 <= lengths <= samples; what lies beyond has no
                 influence. None: all are valid.
             augment: applied to the padded, not yet normalised log-mel spectrogram, e.g. a `SpecAugment`.
@@ -97,6 +98,7 @@ class FrontEnd(nn.Module):
         Raises:
             ValueError: another shape or dtype.
         """
+        waveform, lengths = as_clips(waveform, lengths, self.log_mel.mel.device)
         if augment is not None:
             log_mel, _ = self.padded_log_mel(waveform, lengths)
             return (augment(log_mel) - self.mean).div_(2 * self.std)
@@ -110,6 +112,7 @@ class FrontEnd(nn.Module):
             log_mel: float32 `[batch, frames, mel_bins]`, zeros in the padding.
             valid: bool `[batch, frames]`, False in the padding.
         """
+        waveform, lengths = as_clips(waveform, lengths, self.log_mel.mel.device)
         log_mels, valid = zip(*(self._padded(*part) for part in _parts(waveform, lengths)), strict=True)
         return _joined(log_mels), _joined(valid)
 
@@ -137,12 +140,7 @@ class FrontEnd(nn.Module):
 
 
 def _parts(waveform: Tensor, lengths: Tensor | None) -> Iterable[tuple[Tensor, Tensor | None]]:
-    """The batch as it is, or on a CPU a few clips at a time: what a step writes is then in the cache for the next.
-
-    Raises:
-        ValueError: another shape or dtype.
-    """
-    clip_lengths(waveform, lengths)
+    """The batch as it is, or on a CPU a few clips at a time: what a step writes is then in the cache for the next."""
     if waveform.device.type != "cpu" or exporting() or torch.compiler.is_compiling():
         return [(waveform, lengths)]
     clips = max(PART // waveform.shape[1], 1)
@@ -167,6 +165,7 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
     Raises:
         ValueError: another shape or dtype.
     """
+    waveform, lengths = as_clips(waveform, lengths)
     all_valid = lengths is None
     lengths = clip_lengths(waveform, lengths)
     waveform = waveform.float()
@@ -178,21 +177,32 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
 
 
 def clip_lengths(waveform: Tensor, lengths: Tensor | None) -> Tensor:
-    """The valid samples of each clip of `waveform` `[batch, samples]`, int64 `[batch]`; None: all.
+    """The valid samples of each clip of `waveform` `[batch, samples]`, int64 `[batch]`; None: all."""
+    if lengths is None:
+        batch, samples = waveform.shape
+        return torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
+    return lengths
+
+
+def as_clips(
+    waveform: object, lengths: object = None, device: torch.device | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """A batch of clips as tensors: `waveform` by `as_waveform`, and their lengths, int64 `[batch]` or None, beside it.
 
     Raises:
         ValueError: another shape or dtype of either.
     """
-    check_waveform(waveform)
-    batch, samples = waveform.shape
+    waveform = as_waveform(waveform, device)
     if lengths is None:
-        return torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
-    if lengths.ndim != 1 or lengths.shape[0] != batch or lengths.is_floating_point():
+        return waveform, None
+    if not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(lengths, device=waveform.device)
+    if lengths.ndim != 1 or lengths.shape[0] != waveform.shape[0] or lengths.is_floating_point():
         raise ValueError(
-            f"expected one length in samples for each of {batch} clips, int64 [batch], "
+            f"expected one length in samples for each of {waveform.shape[0]} clips, int64 [batch], "
             f"got {lengths.dtype} {list(lengths.shape)}"
         )
-    return lengths
+    return waveform, lengths
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """Kaldi's log-mel filter bank as one batched module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,7 +82,8 @@ class LogMel(nn.Module):
         """Log-mel power of a batch.
 
         Args:
-            waveform: `[batch, samples]`, floating point, full scale at ±1, samples >= `window`.
+            waveform: `[batch, samples]`, floating point, full scale at ±1, or int16, samples >= `window`; numpy arrays
+                and lists are taken as well.
 
         Returns:
             float32 `[batch, frames, mel_bins]`, natural logarithm, frames = (samples - window) // shift + 1.
@@ -88,7 +91,7 @@ class LogMel(nn.Module):
         Raises:
             ValueError: another shape or dtype, or a waveform shorter than one window.
         """
-        check_waveform(waveform)
+        waveform = as_waveform(waveform, self.mel.device)
         if waveform.shape[1] < self.window:
             raise ValueError(
                 f"a waveform of {waveform.shape[1]} samples is shorter than one window of {self.window}; pad it with "
@@ -156,14 +159,67 @@ def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
     return found
 
 
-def check_waveform(waveform: Tensor) -> None:
-    """Raise ValueError unless `waveform` is a floating-point batch `[batch, samples]` with at least one sample."""
-    if waveform.ndim != 2 or not waveform.shape[1]:
+def as_waveform(waveform: object, device: torch.device | None = None) -> Tensor:
+    """A batch of clips as a floating-point tensor `[batch, samples]`.
+
+    Args:
+        waveform: see `as_samples`; a list of clips of one length is a batch of them.
+        device: of the result, where `waveform` is no tensor.
+
+    Raises:
+        ValueError: another shape or dtype, or no samples.
+    """
+    samples = as_samples(waveform, device)
+    if samples.ndim != 2 or not samples.shape[1]:
         raise ValueError(
-            f"expected a waveform [batch, samples], got shape {list(waveform.shape)}; "
+            f"expected a waveform [batch, samples], got shape {list(samples.shape)}; "
             f"a single clip is waveform[None], channels are averaged beforehand"
         )
-    if not waveform.is_floating_point():
+    return samples
+
+
+def as_samples(values: object, device: torch.device | None = None) -> Tensor:
+    """Samples between -1 and 1 as a floating-point tensor of any shape.
+
+    Args:
+        values: floating-point numbers, or 16-bit integers, which are divided by 32768: a tensor, what numpy takes for
+            an array, or lists of them.
+        device: of the result, where `values` is no tensor.
+
+    Raises:
+        ValueError: no numbers, rows of several lengths, or another dtype.
+    """
+    samples = values if isinstance(values, Tensor) else _tensor(values).to(device)
+    if samples.dtype == torch.int16:
+        return samples / 32768
+    if not samples.is_floating_point():
         raise ValueError(
-            f"expected a floating-point waveform between -1 and 1, got {waveform.dtype}; divide 16-bit samples by 32768"
+            f"expected a floating-point waveform between -1 and 1, or 16-bit integers, got {samples.dtype}; "
+            "divide it by its full scale"
         )
+    return samples
+
+
+def _tensor(values: object) -> Tensor:
+    if isinstance(values, str | bytes | PathLike):
+        raise ValueError(f"expected a waveform [batch, samples], got {values!r}; load_audio reads sound files")
+    rows = values
+    if isinstance(values, Sequence):
+        rows = [clip.numpy(force=True) if isinstance(clip, Tensor) else clip for clip in values]
+    try:
+        array = np.asarray(rows)
+        if array.dtype == np.float64 and not isinstance(values, np.ndarray):
+            array = array.astype(np.float32)  # Python's numbers
+        # torch takes neither foreign byte orders nor negative strides, and warns of what is read-only.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError) as error:  # no numbers, or rows of several lengths
+        raise ValueError(
+            f"expected a waveform [batch, samples], got {described(values)}; clips of several lengths are padded to "
+            "one and their lengths given beside them"
+        ) from error
+
+
+def described(value: object) -> str:
+    """What a value is, for messages."""
+    shape = f" of shape {list(value.shape)}" if hasattr(value, "shape") else ""
+    return f"a {type(value).__module__}.{type(value).__name__}{shape}".replace("builtins.", "")

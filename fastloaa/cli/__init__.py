@@ -1,11 +1,14 @@
 """The command line, a file per command. Commands import what is heavy when they run, so that `--help` need not."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
 
 from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, recipes, sweep, train
 from fastloaa.cli.errors import OneLineErrors
+from fastloaa.cli.notes import one_line_notes
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -37,6 +40,9 @@ def _fastloaa(
     then fastloaa export runs/sounds sounds.onnx
     and fastloaa predict sounds.onnx new.wav
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that its encoding does not have end no command
+            stream.reconfigure(errors="backslashreplace")
 
 
 for command in (
@@ -56,4 +62,5 @@ for command in (
 
 def main() -> None:
     """Entry point of `fastloaa`."""
+    one_line_notes()
     app()

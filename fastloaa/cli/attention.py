@@ -35,6 +35,7 @@ def attention(
     from fastloaa.attention_figure import attention_figure, loudest_time
     from fastloaa.audio import load_audio
     from fastloaa.files import replacing
+    from fastloaa.text import printable
 
     if picture.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise AttentionError(f"{picture}: give a name that ends in .png, .pdf or .svg")
@@ -42,7 +43,7 @@ def attention(
     first = next(iter(models.values()))
     waveform = load_audio(clip, first.front_end.sample_rate)
     times = time or [loudest_time(first, waveform)]
-    title = f"{run.resolve().name} ({first.config()['backbone']}): {clip.name}"
+    title = printable(f"{run.resolve().name} ({first.config()['backbone']}): {clip.name}")
     figure = attention_figure(models, waveform, times, layer, title)
     with replacing(picture) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -53,16 +53,17 @@ def evaluate(
             views=recipe.views,
         )
     if as_json:
-        print(json.dumps(_plain(found, splits.classes) | {"run": str(run), "data": source, "split": split}, indent=2))
+        named = {"run": str(run), "data": source, "split": split, "left_out": list(splits.left_out)}
+        print(json.dumps(_plain(found, splits.classes) | named, indent=2))
     else:
-        _print_table(found, splits.classes)
+        _print_table(found, splits.classes, splits.left_out)
 
 
 def _plain(found: "Evaluation", labels: tuple[str, ...]) -> dict[str, object]:
     return found.summary() | {"classes": found.per_class(labels), "broken_files": list(found.broken)}
 
 
-def _print_table(found: "Evaluation", labels: tuple[str, ...]) -> None:
+def _print_table(found: "Evaluation", labels: tuple[str, ...], left_out: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -77,9 +78,12 @@ def _print_table(found: "Evaluation", labels: tuple[str, ...]) -> None:
     for label, row in found.per_class(labels).items():
         cells = [escape(label), str(row["clips"]), percent(row["average_precision"])]
         table.add_row(*cells, *([percent(row["accuracy"]), escape(row["taken_for"] or "")] if single else []))
-    Console().print(table)
-    for error in found.broken:
-        print(f"left out: {error}")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # nothing is cut in a file or a pipe
+    console.print(table)
+    for line in (*left_out, *found.broken):
+        print(f"left out: {line}")
     mean = f"mAP {found.mAP:.3f}"
     if found.accuracy is None:
         print(f"{mean} of {found.clips} clips, loss {found.loss:.4f}")

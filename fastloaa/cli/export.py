@@ -108,8 +108,12 @@ def recordings(folder: Path, sample_rate: int) -> "list[Tensor]":
     """
     from fastloaa.audio import AudioError, load_audio
     from fastloaa.cli.predict import sound_files
+    from fastloaa.data.sounds import LeftOut
 
-    paths = sound_files([str(folder)])
+    left_out = LeftOut()
+    paths = sound_files([str(folder)], left_out)
+    for line in left_out.lines():
+        typer.echo(f"left out: {line}", err=True)
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:

@@ -4,12 +4,14 @@ import glob
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Prediction
 
 
@@ -33,9 +35,13 @@ def predict(
 
     Example: fastloaa predict sounds.onnx recordings/ 'more/*.ogg' --json
     """
+    from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Classifier
 
-    paths = sound_files(files)
+    left_out = LeftOut()
+    paths = sound_files(files, left_out)
+    for line in left_out.lines():
+        print(f"left out: {line}", file=sys.stderr)
     classifier = Classifier(model)
     write = _write_json if as_json else _table_writer(paths, classifier.metadata.labels)
     broken = cut = 0
@@ -51,29 +57,58 @@ def predict(
         raise typer.Exit(1)
 
 
-def sound_files(arguments: Sequence[str]) -> list[Path]:
+def sound_files(arguments: Sequence[str], left_out: "LeftOut | None" = None) -> list[Path]:
     """Files as they are given, folders' sound files at any depth, and patterns that the shell left as they are.
+
+    Patterns mean what they mean in a shell: `*` matches no hidden files, and a folder stands for the sounds in it.
+
+    Args:
+        left_out: is told what is passed over in folders, see `fastloaa.data.sounds.sounds_below`.
 
     Raises:
         FileNotFoundError: a folder without sound files, or a pattern without matches.
     """
-    from fastloaa.data.folder import AUDIO_SUFFIXES
+    from fastloaa.data.sounds import LeftOut, sounds_below
 
+    left_out = LeftOut() if left_out is None else left_out
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            sounds = [p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+            sounds = sounds_below(path, left_out)
             if not sounds:
-                raise FileNotFoundError(f"{argument}: a folder without sound files (wav, flac, ogg, mp3, ...)")
+                passed_over = "".join(f"; {line}" for line in left_out.lines())
+                raise FileNotFoundError(
+                    f"{argument}: a folder without sound files (wav, flac, ogg, mp3, ...){passed_over}"
+                )
         elif glob.has_magic(argument) and not path.exists():
-            sounds = [Path(match) for match in glob.glob(argument, recursive=True)]  # noqa: PTH207 (absolute ones too)
-            if not sounds:
+            matches = sorted(set(map(Path, _matches(argument))))
+            if not matches:
                 raise FileNotFoundError(f"{argument}: no file matches this pattern")
+            below = (sounds_below(match, left_out) if match.is_dir() else [match] for match in matches)
+            sounds = list(dict.fromkeys(chain.from_iterable(below)))
         else:
             sounds = [path]
-        found += sorted(sounds)
+        found += sounds
     return found
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """`glob.glob(pattern, recursive=True)`, which would go round and round where links to folders do."""
+    from fastloaa.data.sounds import folders_below
+
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207 (absolute ones too)
+        return
+    at = parts.index("**")
+    before, after = "/".join(parts[:at]), "/".join(part for part in parts[at + 1 :] if part)
+    for start in glob.glob(f"{before}/") if at else ["."]:  # noqa: PTH207
+        if not after:
+            yield start
+            continue
+        for folder in folders_below(Path(start)):
+            yield from _matches(str(Path(glob.escape(str(folder)), after)))
 
 
 def _progress(predictions: Iterable["Prediction"], total: int) -> Iterator["Prediction"]:
@@ -100,21 +135,28 @@ def _write_json(prediction: "Prediction") -> None:
 
 
 def _table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Prediction"], None]:
-    """Print a table's head, and return what prints one row of it: rows appear as they come, not all at the end."""
+    """Print a table's head, and return what prints one row of it: rows appear as they come, not all at the end.
+
+    Widths are of what a screen shows: Chinese characters, say, take two columns each.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Column, Table
 
+    from fastloaa.text import printable
+
     console = Console(markup=False, emoji=False, highlight=False)  # [brackets] in file names are no markup
-    file_width = max(4, *(len(str(path)) for path in paths))
+    file_width = max(4, *(cell_len(printable(path)) for path in paths))
+    label_widths = [cell_len(printable(label)) for label in labels]
     if console.is_terminal:
         file_width = min(file_width, console.width // 2)
     else:
-        console.width = 10_000  # nothing is cut in a file or a pipe
+        console.width = file_width + 2 * sum(label_widths) + 10 * len(labels) + 50  # nothing is cut in a file or a pipe
 
     def write_row(*cells: str, style: str = "") -> None:
         table = Table.grid(
             Column(width=file_width, no_wrap=True),
-            Column(width=max(5, *map(len, labels)), no_wrap=True),
+            Column(width=max(5, *label_widths), no_wrap=True),
             Column(width=11, justify="right"),
             Column(no_wrap=True),
             padding=(0, 2, 0, 0),
@@ -124,12 +166,14 @@ def _table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Pr
 
     def write(prediction: "Prediction") -> None:
         if prediction.error is not None:
-            console.print(prediction.error, style="red")
+            console.print(printable(prediction.error), style="red", soft_wrap=not console.is_terminal)
             return
-        named = [*zip(prediction.labels, (f"{share:.1%}" for share in prediction.probabilities), strict=True)]
-        (label, share), *further = named or [("-", "")]  # none is probable enough
-        name = str(prediction.path)
-        name = name if len(name) <= file_width else "…" + name[1 - file_width :]  # the end of a path says most
+        named = [printable(label) for label in prediction.labels]
+        shares = [f"{probability:.1%}" for probability in prediction.probabilities]
+        (label, share), *further = zip(named, shares, strict=True) if named else [("-", "")]  # none is probable enough
+        name = printable(prediction.path)
+        if cell_len(name) > file_width:  # the end of a path says most
+            name = next(f"…{end}" for i in range(len(name)) if cell_len(end := name[i:]) < file_width)
         write_row(name, label, share, ", ".join(map(" ".join, further)))
 
     write_row("file", "label", "probability", "further", style="bold")

@@ -25,7 +25,7 @@ def recipes(
         print(json.dumps(read_recipe(name), indent=2) if as_json else recipe_text(name), end="\n" if as_json else "")
         return
     if as_json:
-        print(json.dumps({each: read_recipe(each)["paper"] for each in recipe_names()}, indent=2))
+        print(json.dumps({each: read_recipe(each).get("paper") or {} for each in recipe_names()}, indent=2))
         return
     console = Console()
     if not console.is_terminal:
@@ -35,6 +35,7 @@ def recipes(
     table.add_column("paper reports", no_wrap=True)
     table.columns[0].no_wrap = True
     for each in recipe_names():
-        paper = PaperRow.read(read_recipe(each)["paper"])
-        table.add_row(each, "\n".join(paper.rows), f"{paper.trainable_parameters:,}", paper.figures_text())
+        paper = PaperRow.read(read_recipe(each).get("paper") or {})
+        trainable = "" if paper.trainable_parameters is None else f"{paper.trainable_parameters:,}"
+        table.add_row(each, "\n".join(paper.rows), trainable, paper.figures_text())
     console.print(table)

@@ -42,7 +42,7 @@ def sweep(
         table = run(chosen, out, seeds=numbers(seeds), folds=None if folds is None else numbers(folds))
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on in {out}")
-        raise typer.Exit(130) from None
+        raise
     processes = process_state()
     if processes.is_main_process:
         print(f"\n{table.markdown()}\n\n{out / 'table.md'}, .csv, .json")

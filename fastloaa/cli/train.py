@@ -89,7 +89,7 @@ def train(
         )
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from the last checkpoint in {out}")
-        raise typer.Exit(130) from None
+        raise
     processes = process_state()
     if processes.is_main_process:
         _print(result, out)

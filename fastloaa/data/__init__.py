@@ -1,5 +1,6 @@
 """Data sets: which clips, their classes, their splits, and batches of them."""
 
+from fastloaa.data.audiofolder import load_audiofolder
 from fastloaa.data.audioset import load_audioset
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
 from fastloaa.data.epic_sounds import load_epic_sounds
@@ -9,7 +10,9 @@ from fastloaa.data.layouts import LAYOUTS, load_splits
 from fastloaa.data.loader import Batch, BrokenFiles, ClipDataset, Sample, collate
 from fastloaa.data.reading import clip_seconds, read_clip
 from fastloaa.data.speech_commands import load_speech_commands
+from fastloaa.data.split_folders import load_split_folders
 from fastloaa.data.split_table import load_split_table
+from fastloaa.data.urbansound8k import load_urbansound8k
 from fastloaa.data.words import COMMANDS, PRETRAIN_WORDS, Voice, draw_voices, synthesise_words
 
 __all__ = [
@@ -27,13 +30,16 @@ __all__ = [
     "clip_seconds",
     "collate",
     "draw_voices",
+    "load_audiofolder",
     "load_audioset",
     "load_epic_sounds",
     "load_esc50",
     "load_folder",
     "load_speech_commands",
+    "load_split_folders",
     "load_split_table",
     "load_splits",
+    "load_urbansound8k",
     "read_clip",
     "stratified_split",
     "synthesise_words",

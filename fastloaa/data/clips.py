@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from fastloaa.errors import FastloaaError
+from fastloaa.text import printable
+
 SPLITS = ("train", "validation", "test")
 
 
-class DataError(ValueError):
+class DataError(FastloaaError, ValueError):
     """A data set that cannot be used; the message is one line that says what was found, expected and to do."""
 
 
@@ -42,10 +45,10 @@ class Clip:
             raise DataError(f"{self}: expected a segment with 0 <= start < stop; correct its times")
 
     def __str__(self) -> str:
-        """The path, with track and segment if it has them: `EPIC_audio.hdf5[P01_01] 2.069-2.993 s`."""
+        """The path as text, with track and segment if it has them: `EPIC_audio.hdf5[P01_01] 2.069-2.993 s`."""
         track = "" if self.track is None else f"[{self.track}]"
         stop = "" if self.stop is None else f"{self.stop:g}"
-        return f"{self.path}{track}" + ("" if self.is_whole else f" {self.start:g}-{stop} s")
+        return f"{printable(self.path)}{track}" + ("" if self.is_whole else f" {self.start:g}-{stop} s")
 
     @property
     def is_whole(self) -> bool:
@@ -58,7 +61,7 @@ class AudioSplits:
     """A data set: its classes, in the order of the labels, and its three splits, of which validation may be empty.
 
     Attributes:
-        missing: clips that the data set lists but that have no file here and are in no split.
+        left_out: what was found or listed and is in no split, a line for each reason, with number and first names.
 
     Raises:
         DataError: train or test is empty, a class name or a recording appears twice, a segment is in two splits, a
@@ -70,7 +73,7 @@ class AudioSplits:
     train: tuple[Clip, ...]
     validation: tuple[Clip, ...]
     test: tuple[Clip, ...]
-    missing: int = 0
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -112,11 +115,11 @@ class AudioSplits:
         return any(len(clip.labels) > 1 for split in SPLITS for clip in getattr(self, split))
 
     def summary(self) -> str:
-        """One line: the name, the number of classes, the clips in each split, and those that have no file."""
+        """One line: the name, the number of classes, the clips in each split, and what is left out."""
         return (
             f"{self.name}: {len(self.classes)} classes{', several to a clip' * self.multi_label}; "
             f"clips: {len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
-            f"{f'; {self.missing} more are listed but have no file' if self.missing else ''}"
+            f"{'; left out: ' if self.left_out else ''}{'; '.join(self.left_out)}"
         )
 
 

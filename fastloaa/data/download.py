@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from fastloaa.data.clips import DataError
-from fastloaa.files import write_json
+from fastloaa.files import WriteError, making_folder, write_json, writing
+from fastloaa.locks import locked
 
 RECORD_FILE = "download.json"
 TIMEOUT = 60.0  # seconds without a byte
@@ -96,10 +96,16 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
     Raises:
         DataError: a folder with something in it, no connection or one that broke, another checksum than expected, or
             an archive that is damaged or reaches outside the folder.
+        LockedError: another process is fetching it into that folder.
+        WriteError: it cannot be written; what has arrived stays, and the same command goes on from there.
     """
+    with locked(folder, folder.with_name(f".{folder.name}.lock")):
+        return _install(source, folder, report)
+
+
+def _install(source: Source, folder: Path, report: Report | None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; give a new one, or use what is there")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     archive = folder.with_name(f"{folder.name}.part")
     fetch(source.url, archive, report)
     with archive.open("rb") as file:
@@ -107,8 +113,8 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
     if source.sha256 not in (None, sha256):
         archive.unlink()
         raise DataError(f"{source.url}: SHA-256 {sha256}, expected {source.sha256}; {archive} is deleted, try again")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        root = unpack(archive, Path(temporary) / "unpacked")
+    with making_folder(folder) as temporary:
+        root = unpack(archive, temporary.with_name("unpacked"))
         record = {
             "name": source.name,
             "url": source.url,
@@ -118,9 +124,7 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(root / RECORD_FILE, record)
-        if folder.exists():
-            folder.rmdir()
-        root.rename(folder)
+        root.rename(temporary)
     archive.unlink()
     return folder
 
@@ -130,13 +134,16 @@ def fetch(url: str, path: Path, report: Report | None = None) -> None:
 
     Raises:
         DataError: no connection, or one that ends early; what arrived stays.
+        WriteError: it cannot be written; what arrived stays.
     """
     have = path.stat().st_size if path.exists() else 0
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urlopen(request, timeout=TIMEOUT) as response:
+        with writing(path), urlopen(request, timeout=TIMEOUT) as response:
             # A server that cannot send the rest answers 200 and sends everything.
             total = _receive(response, path, have if response.status == 206 else 0, report)
+    except WriteError:
+        raise
     except HTTPError as error:
         if error.code == 416 and error.headers["Content-Range"] == f"bytes */{have}":
             return  # nothing is missing: the last attempt was interrupted after its last byte

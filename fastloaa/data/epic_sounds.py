@@ -1,12 +1,15 @@
 """EPIC-SOUNDS (Huh et al. 2023, https://arxiv.org/abs/2302.00646): sounds of kitchens, as segments of long videos."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
-from fastloaa.data.folder import AUDIO_SUFFIXES
 from fastloaa.data.hdf5 import hdf5_tracks
+from fastloaa.data.sounds import LeftOut, sounds_below
 from fastloaa.data.table import integer, read_table
+from fastloaa.text import printable
 
 TRAIN_TABLE, VALIDATION_TABLE = "EPIC_Sounds_train.csv", "EPIC_Sounds_validation.csv"
 EPIC_SOUNDS_LAYOUT = (
@@ -44,7 +47,9 @@ def load_epic_sounds(root: str | Path, validation: float = 0.0, seed: int = 0) -
     label_of = {number: label for label, number in enumerate(sorted(names))}
     training, test = ([replace(clip, labels=(label_of[clip.labels[0]],)) for clip in clips] for clips in tables)
     train, held_out = stratified_split(training, validation, seed)
-    return AudioSplits(root.resolve().name, tuple(names[number] for number in label_of), train, held_out, tuple(test))
+    classes = tuple(names[number] for number in label_of)
+    name = printable(root.resolve().name)
+    return AudioSplits(name, classes, train, held_out, tuple(test), sounds.left_out.lines())
 
 
 class _Sounds:
@@ -56,11 +61,11 @@ class _Sounds:
             raise DataError(f"{root}: two HDF5 files, {archives[0].name} and {archives[1].name}; leave one here")
         self.archive = archives[0] if archives else None
         self.tracks = hdf5_tracks(archives[0]) if archives else {}
-        self.files = {
-            path.stem: path
-            for path in sorted(root.rglob("*"), key=Path.as_posix)
-            if path.suffix.lower() in AUDIO_SUFFIXES
-        }
+        self.left_out = LeftOut()
+        suffixes = sound_suffixes()
+        # Of a sound in several formats, one that can be read.
+        readable_last = sorted(sounds_below(root, self.left_out), key=lambda path: path.suffix.lower() in suffixes)
+        self.files = {path.stem: path for path in readable_last}
 
     def clip(self, annotation: str, video: str, label: int, start: float, stop: float) -> Clip | None:
         if self.archive and video in self.tracks:
@@ -94,6 +99,9 @@ def _seconds(timestamp: str, where: str) -> float:
     """`HH:MM:SS.mmm` in seconds."""
     try:
         hours, minutes, seconds = timestamp.split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except ValueError:
-        raise DataError(f"{where}: time {timestamp!r}; expected HH:MM:SS.mmm") from None
+        time = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except (ValueError, OverflowError):
+        time = math.nan
+    if not math.isfinite(time):
+        raise DataError(f"{where}: time {timestamp!r}; expected HH:MM:SS.mmm")
+    return time

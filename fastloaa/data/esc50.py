@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
+from fastloaa.data.sounds import has_file
 from fastloaa.data.table import integer, read_table
+from fastloaa.text import printable
 
 META = Path("meta", "esc50.csv")
 FOLDS = 5
@@ -37,14 +39,14 @@ def load_esc50(root: str | Path, test_fold: int = 1, validation: float = 0.0, se
 
     entries: list[tuple[Path, int, int, str]] = []  # path, fold, official target, source recording
     categories: dict[int, str] = {}
-    for where, row in read_table(table, _COLUMNS):
+    for where, row in read_table(table, _COLUMNS, files=("filename",)):
         fold, target = integer(row["fold"], "fold", where), integer(row["target"], "target", where)
         if fold not in range(1, FOLDS + 1):
             raise DataError(f"{where}: fold {fold}; expected 1 to {FOLDS}")
         if (category := categories.setdefault(target, row["category"])) != row["category"]:
             raise DataError(f"{where}: target {target} is {row['category']!r} here and {category!r} above; correct one")
         path = root / "audio" / row["filename"]
-        if not path.is_file():
+        if not has_file(path):
             raise DataError(f"{where}: no file {path}; download it again or delete the line")
         entries.append((path, fold, target, row["src_file"]))
 
@@ -53,7 +55,7 @@ def load_esc50(root: str | Path, test_fold: int = 1, validation: float = 0.0, se
     test = tuple(Clip(path, (label_of[target],), source) for path, fold, target, source in entries if fold == test_fold)
     train, held_out = stratified_split(training, validation, seed)
     return AudioSplits(
-        name=f"{root.resolve().name} (test fold {test_fold})",
+        name=f"{printable(root.resolve().name)} (test fold {test_fold})",
         classes=tuple(categories[target] for target in label_of),
         train=train,
         validation=held_out,

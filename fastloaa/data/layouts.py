@@ -1,12 +1,17 @@
 """Which data set a folder holds, known by the files of its official layout."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from fastloaa.data.audioset import AUDIOSET_LAYOUT, CLASSES_GLOB, SEGMENTS_GLOB, load_audioset
+from fastloaa.data.ast_files import AST_LAYOUT, find_data_files
+from fastloaa.data.audiofolder import AUDIOFOLDER_LAYOUT, find_metadata, load_audiofolder
+from fastloaa.data.audioset import AUDIOSET_LAYOUT, SEGMENTS_GLOB, load_audioset
+from fastloaa.data.class_table import CLASSES_GLOB
 from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.epic_sounds import EPIC_SOUNDS_LAYOUT, TRAIN_TABLE, VALIDATION_TABLE, load_epic_sounds
 from fastloaa.data.esc50 import ESC50_LAYOUT, META, load_esc50
-from fastloaa.data.folder import find_sounds, load_folder
+from fastloaa.data.folder import load_folder
+from fastloaa.data.sounds import LeftOut, sounds_below
 from fastloaa.data.speech_commands import (
     NOISE,
     SPEECH_COMMANDS_LAYOUT,
@@ -14,20 +19,42 @@ from fastloaa.data.speech_commands import (
     VALIDATION_LIST,
     load_speech_commands,
 )
+from fastloaa.data.split_folders import (
+    FOLD_FOLDERS_LAYOUT,
+    SPLIT_FOLDERS_LAYOUT,
+    find_layout,
+    fold_of,
+    load_split_folders,
+)
 from fastloaa.data.split_table import SPLIT_FILE, load_split_table
+from fastloaa.data.urbansound8k import TABLES, URBANSOUND8K_LAYOUT, load_urbansound8k
+from fastloaa.text import printable
+
+
+def _any_of(*patterns: str) -> Callable[[Path], object]:
+    return lambda root: any(any(root.glob(pattern)) for pattern in patterns)
+
 
 # One of these files is enough to know the data set by: its loader then names what is missing. Patterns as of glob.
-_MARKS = {
-    "ESC-50": (META.as_posix(),),
-    "Speech Commands": (VALIDATION_LIST, TESTING_LIST, NOISE),
-    "EPIC-SOUNDS": (TRAIN_TABLE, VALIDATION_TABLE, "EPIC_audio.hdf5"),
-    "AudioSet": (CLASSES_GLOB, SEGMENTS_GLOB),
+_MARKS: dict[str, Callable[[Path], object]] = {
+    "ESC-50": _any_of(META.as_posix()),
+    "UrbanSound8K": _any_of(*TABLES),
+    "Speech Commands": _any_of(VALIDATION_LIST, TESTING_LIST, NOISE),
+    "EPIC-SOUNDS": _any_of(TRAIN_TABLE, VALIDATION_TABLE, "EPIC_audio.hdf5"),
+    "AudioSet": _any_of(CLASSES_GLOB, SEGMENTS_GLOB),
+    "AST": find_data_files,
+    "audiofolder": find_metadata,
 }
 LAYOUTS = {
     "ESC-50": ESC50_LAYOUT,
+    "UrbanSound8K": URBANSOUND8K_LAYOUT,
     "Speech Commands": SPEECH_COMMANDS_LAYOUT,
     "EPIC-SOUNDS": EPIC_SOUNDS_LAYOUT,
     "AudioSet": AUDIOSET_LAYOUT,
+    "AST": AST_LAYOUT,
+    "audiofolder": AUDIOFOLDER_LAYOUT,
+    "folders of splits": SPLIT_FOLDERS_LAYOUT,
+    "folders of folds": FOLD_FOLDERS_LAYOUT,
     "folder of sounds": f"label/clip.wav, and {SPLIT_FILE} to choose splits",
 }
 """The layouts that `load_splits` knows: name -> the files that make it up."""
@@ -40,7 +67,8 @@ def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | Non
         path: the data set's folder, or the CSV file of a split table.
         test_fold: for sets in folds, the fold to test on.
         validation: fraction to validate on; None leaves the layout's default: the official validation clips where
-            there are some, 0.1 for folders, none otherwise. No say where a table lists validation clips.
+            there are some, 0.1 where every class is divided at random, none otherwise. No say where a table or a
+            folder lists validation clips.
         seed: of the random choice of what is held out.
 
     Raises:
@@ -54,39 +82,52 @@ def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | Non
     match _recognise(root):
         case "ESC-50":
             return load_esc50(root, test_fold, validation or 0.0, seed)
+        case "UrbanSound8K":
+            return load_urbansound8k(root, test_fold, validation or 0.0, seed)
         case "Speech Commands":
             if validation is not None:
                 raise DataError(f"{root}: Speech Commands has validation clips; leave validation={validation} out")
             return load_speech_commands(root)
         case "EPIC-SOUNDS":
             return load_epic_sounds(root, validation or 0.0, seed)
-        case "AudioSet":
+        case "AudioSet" | "AST":
             return load_audioset(root, test_fold, validation, seed)
-    _refuse_near_misses(root)
+        case "audiofolder":
+            return load_audiofolder(root, validation, seed)
+    sounds = sounds_below(root, LeftOut()) if root.is_dir() else []
+    _refuse_near_misses(root, sounds)
+    if find_layout(root, sounds):
+        return load_split_folders(root, test_fold, validation, seed)
     return load_folder(root, seed=seed, **({} if validation is None else {"validation": validation}))
 
 
 def _recognise(root: Path) -> str | None:
-    for name, marks in _MARKS.items():
-        if any(any(root.glob(mark)) for mark in marks):
-            return name
-    return None
+    return next((name for name, has_marks in _MARKS.items() if has_marks(root)), None)
 
 
-def _refuse_near_misses(root: Path) -> None:
+def _refuse_near_misses(root: Path, sounds: list[Path]) -> None:
     """Raise DataError where a folder is no data set of label folders but was perhaps meant as one of the others."""
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     for folder in folders:
         if name := _recognise(folder):
             raise DataError(f"{root}: holds no data set, but {folder.name} in it has {name}'s files; give {folder}")
-    labels = find_sounds(root) if folders else {}
-    if labels.keys() == {"audio"}:
+    first = {parts[0] for path in sounds if len(parts := path.relative_to(root).parts) > 1}
+    if len(first) == 1:
+        (only,) = first
+        if layout := find_layout(root / only, (path for path in sounds if path.parent != root)):
+            raise DataError(
+                f"{root}: holds no label folders, but {printable(only)} in it has folders of {layout.by}s; "
+                f"give {root / only}"
+            )
+    above = root.resolve().parent
+    if first and all(map(fold_of, first)) and _recognise(above) == "UrbanSound8K":
+        raise DataError(f"{root}: the folds of UrbanSound8K, whose table is in {above}; give that folder")
+    if first == {"audio"}:
         raise DataError(f"{root}: audio/ without a table; expected ESC-50's layout, {ESC50_LAYOUT}, or another's table")
-    if not labels:
-        names = ", ".join(_MARKS)
+    if not first:
         raise DataError(
-            f"{root}: {_describe(root)}; expected a folder of sounds per class (label/clip.wav), "
-            f"or the official layout of one of {names}"
+            f"{root}: {_describe(root)}; expected a folder of sounds per class (label/clip.wav), in folders of splits "
+            f"or folds if it has them, or the official layout of one of {', '.join(_MARKS)}"
         )
 
 
@@ -96,6 +137,8 @@ def _describe(path: Path) -> str:
         return "no such folder"
     if not path.is_dir():
         return "a file, not a folder"
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir() if not entry.name.startswith("."))
+    names = sorted(
+        printable(entry.name) + "/" * entry.is_dir() for entry in path.iterdir() if not entry.name.startswith(".")
+    )
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"holds {', '.join(names[:5])}{more}" if names else "an empty folder"

@@ -14,6 +14,8 @@ from fastloaa.data.reading import clip_seconds, read_clip
 
 CACHE_BYTES = 1 << 30
 """Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
+RESAMPLED_FROM = 0.02
+"""Seconds around a sample that it is resampled from, and more: 6 samples of the lower rate, which is above 1 kHz."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,20 @@ class ClipDataset(Dataset[Sample]):
     def _waveform(self, index: int) -> Tensor:
         if index in self._cache:
             return self._cache[index]
-        waveform = read_clip(self.clips[index], self.sample_rate)
+        waveform = read_clip(self._beginning(self.clips[index]), self.sample_rate)
         if self.max_samples is not None and len(waveform) > self.max_samples:
             waveform = waveform[: self.max_samples].clone()  # a view would keep the whole recording in memory
         if waveform.nbytes <= self._free_bytes:
             self._free_bytes -= waveform.nbytes
             self._cache[index] = waveform
         return waveform
+
+    def _beginning(self, clip: Clip) -> Clip:
+        """What of the clip is needed, so that a recording of hours is not decoded for its first seconds."""
+        if self.max_samples is None:
+            return clip
+        stop = clip.start + self.max_samples / self.sample_rate + RESAMPLED_FROM
+        return clip if clip.stop is not None and clip.stop <= stop else replace(clip, stop=stop)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -1,9 +1,8 @@
 """Reading clips, wherever their samples are."""
 
-import soundfile
 from torch import Tensor
 
-from fastloaa.audio.decode import AudioError, load_audio, resample
+from fastloaa.audio.decode import AudioError, load_audio, resample, sound_seconds
 from fastloaa.data import hdf5
 from fastloaa.data.clips import Clip
 
@@ -20,7 +19,9 @@ def read_clip(clip: Clip, sample_rate: int = 16000) -> Tensor:
 
 
 def clip_seconds(clip: Clip) -> float:
-    """The clip's length in seconds, from the header of its file; of a segment with both ends, the time between them.
+    """The clip's length in seconds; of a segment with both ends, the time between them.
+
+    It comes from the header of its file, or by decoding it where the header does not say.
 
     Raises:
         AudioError: the header cannot be read, or the HDF5 file does not have this sound.
@@ -32,7 +33,4 @@ def clip_seconds(clip: Clip) -> float:
         if clip.track not in tracks:
             raise AudioError(f"{clip.path}: no sound {clip.track!r} in it; it has {len(tracks)} others")
         return tracks[clip.track] - clip.start
-    try:
-        return soundfile.info(clip.path).duration - clip.start
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
-        raise AudioError(f"{clip.path}: not a sound file that libsndfile reads; convert it to wav or flac") from error
+    return sound_seconds(clip.path) - clip.start

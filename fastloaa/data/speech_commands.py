@@ -4,6 +4,8 @@ from pathlib import Path
 
 from fastloaa.data.clips import AudioSplits, Clip, DataError
 from fastloaa.data.folder import find_sounds
+from fastloaa.data.sounds import LeftOut, has_file
+from fastloaa.text import printable
 
 VALIDATION_LIST, TESTING_LIST = "validation_list.txt", "testing_list.txt"
 SPEECH_COMMANDS_LAYOUT = f"{VALIDATION_LIST}, {TESTING_LIST} and a folder per word"
@@ -23,12 +25,15 @@ def load_speech_commands(root: str | Path) -> AudioSplits:
         DataError: a list is missing or is no text, or names a file that is not there or that is not in a word's folder.
     """
     root = Path(root)
-    sounds = {word: paths for word, paths in find_sounds(root).items() if word != NOISE} if root.is_dir() else {}
+    left_out = LeftOut()
+    sounds = find_sounds(root, left_out) if root.is_dir() else {}
+    sounds.pop(NOISE, None)
     classes = tuple(sounds)
     clips = {path: Clip(path, (label,)) for label, word in enumerate(classes) for path in sounds[word]}
     validation = [clips.pop(path) for path in _listed(root, VALIDATION_LIST, clips)]
     test = [clips.pop(path) for path in _listed(root, TESTING_LIST, clips)]
-    return AudioSplits(root.resolve().name, classes, tuple(clips.values()), tuple(validation), tuple(test))
+    name = printable(root.resolve().name)
+    return AudioSplits(name, classes, tuple(clips.values()), tuple(validation), tuple(test), left_out.lines())
 
 
 def _listed(root: Path, name: str, clips: dict[Path, Clip]) -> list[Path]:
@@ -46,7 +51,7 @@ def _listed(root: Path, name: str, clips: dict[Path, Clip]) -> list[Path]:
             continue
         path = root / line.strip()
         if path in listed or path not in clips:
-            reason = "is no clip of a word, or is listed twice" if path.is_file() else "is missing"
+            reason = "is no clip of a word, or is listed twice" if has_file(path) else "is missing"
             raise DataError(f"{file} line {number}: {line.strip()} {reason}; download it again or delete the line")
         listed[path] = None
     return list(listed)

@@ -1,9 +1,13 @@
 """Splits from a table: which clips take part, in which split or fold, and what belongs together."""
 
 from pathlib import Path
+from typing import Literal
 
-from fastloaa.data.clips import SPLITS, AudioSplits, Clip, DataError, stratified_split
+from fastloaa.data.clips import SPLITS, AudioSplits, DataError
+from fastloaa.data.divide import Listed, divide
+from fastloaa.data.sounds import has_file
 from fastloaa.data.table import integer, read_table
+from fastloaa.text import printable
 
 SPLIT_FILE = "split.csv"
 """The name by which a folder's table is found; elsewhere it may have any."""
@@ -14,7 +18,7 @@ def load_split_table(table: str | Path, test_fold: int = 1, validation: float = 
 
     Columns:
 
-    - `path`: relative to the table's folder, or absolute.
+    - `path`: relative to the table's folder, or absolute; the one column that need not be UTF-8.
     - `split`: train, validation or test. Or else `fold`, an integer: one fold is for testing and the others are for
       training, as with ESC-50. A fold per speaker, for example, makes the rounds of leave-one-speaker-out.
     - `label`, optional: the class. Without this column, it is the first folder of `path`.
@@ -25,7 +29,8 @@ def load_split_table(table: str | Path, test_fold: int = 1, validation: float = 
     Args:
         table: the file.
         test_fold: with a column `fold`, the fold to test on.
-        validation: with a column `fold`, fraction of the other folds to validate on, by class, with groups whole.
+        validation: fraction of the training clips to validate on, by class, with groups whole; no say where the table
+            lists validation clips.
         seed: of the choice of validation clips.
 
     Raises:
@@ -33,31 +38,17 @@ def load_split_table(table: str | Path, test_fold: int = 1, validation: float = 
             missing, without a label or, where its folder would be the label, in none; or fewer than two classes.
     """
     table = Path(table)
-    rows = list(read_table(table, ("path",)))
+    rows = list(read_table(table, ("path",), files=("path",)))
     columns = rows[0][1].keys()
     if ("split" in columns) == ("fold" in columns):
         raise DataError(f"{table}: expected a column split (train, validation, test) or a column fold, one of them")
-    part = "split" if "split" in columns else "fold"
-    read = [
-        (*_file_and_label(table, row, where), _part(row[part], part, where), row.get("group")) for where, row in rows
-    ]
-    classes = tuple(sorted({label for _, label, _, _ in read}))
-    if len(classes) < 2:
-        raise DataError(f"{table}: only one class, {classes[0]!r}; expected clips of two or more")
-
-    label_of = {name: label for label, name in enumerate(classes)}
-    clips: dict[str, list[Clip]] = {}
-    for path, label, belongs, group in read:
-        clips.setdefault(belongs, []).append(Clip(path, (label_of[label],), group or None))
+    by: Literal["split", "fold"] = "split" if "split" in columns else "fold"
+    listed = []
+    for where, row in rows:
+        path, label = _file_and_label(table, row, where)
+        listed.append(Listed(path, (label,), _part(row[by], by, where), row.get("group") or None))
     name = table.parent.resolve().name if table.name == SPLIT_FILE else table.stem
-    if part == "split":
-        train, validation_clips, test = (tuple(clips.get(split, ())) for split in SPLITS)
-        return AudioSplits(name, classes, train, validation_clips, test)
-    if str(test_fold) not in clips:
-        raise DataError(f"{table}: no fold {test_fold}; give a test fold of {', '.join(sorted(clips, key=int))}")
-    test = tuple(clips.pop(str(test_fold)))
-    train, held_out = stratified_split((clip for fold in clips.values() for clip in fold), validation, seed)
-    return AudioSplits(f"{name} (test fold {test_fold})", classes, train, held_out, test)
+    return divide(printable(name), table, listed, by, test_fold=test_fold, validation=validation, seed=seed)
 
 
 def _part(text: str, column: str, where: str) -> str:
@@ -78,8 +69,8 @@ def _file_and_label(table: Path, row: dict[str, str], where: str) -> tuple[Path,
     else:
         if len(given.parts) < 2 or ".." in given.parts or given.is_absolute():
             raise DataError(f"{where}: {row['path']!r} is not in a label folder; expected label/clip.wav")
-        label = given.parts[0]
+        label = printable(given.parts[0])
     path = table.parent / given  # an absolute path stays what it is
-    if not path.is_file():
+    if not has_file(path):
         raise DataError(f"{where}: no file {path}; put it there or delete the line")
     return path, label

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from torchaudio.transforms import Resample
 from fastloaa.data.clips import DataError
 from fastloaa.data.espeak import Espeak
 from fastloaa.data.split_table import SPLIT_FILE
+from fastloaa.files import making_folder
+from fastloaa.locks import locked
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 """The ten commands of Speech Commands (Warden 2018, https://arxiv.org/abs/1804.03209)."""
@@ -127,6 +128,8 @@ def synthesise_words(
     Raises:
         DataError: `root` holds something else or words made with other settings, espeakng-loader is not installed,
             espeak-ng fails or stays silent, or a word is no file name or is given twice.
+        LockedError: another process is making them.
+        WriteError: they cannot be written.
     """
     root = Path(root)
     if not words or len(set(words)) < len(words):
@@ -138,19 +141,12 @@ def synthesise_words(
     if _is_complete(root, settings):
         return root
     drawn = draw_voices(voices, seed)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
-        folder = Path(temporary, root.name)
-        folder.mkdir()
-        _write_clips(folder, words, drawn, seed, progress)
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        try:
-            if root.is_dir():  # and empty, or rmdir raises
-                root.rmdir()
-            folder.rename(root)
-        except OSError:
-            if not _is_complete(root, settings):  # else another process was faster
-                raise
+    with locked(root, root.with_name(f".{root.name}.lock")):
+        if not _is_complete(root, settings):  # else another process has made it since
+            with making_folder(root) as temporary:
+                temporary.mkdir()
+                _write_clips(temporary, words, drawn, seed, progress)
+                (temporary / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     return root
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastloaa.adapt import check_block, head_modules, is_adapted, transformer_blocks
 from fastloaa.adapter_file import check_made_for, describe_backbone
-from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.methods.options import build
 from fastloaa.models import AST
 
@@ -74,17 +74,15 @@ class InsertedMethod(ABC):
         state, metadata = read_safetensors(path)
         if metadata.get("method") != self.name:
             raise FileError(f"{path}: was not saved by the method {self.name!r}")
-        model = AST.from_config(metadata["model"], weights)
-        check_made_for(path, metadata["backbone"], describe_backbone(model))
-        build(type(self), metadata["options"], self.name).apply(model)
-        expected = {name: tensor.shape for name, tensor in _trainable(model).items()}
-        given = {name: tensor.shape for name, tensor in state.items()}
-        wrong = {name for name, _ in expected.items() ^ given.items()}
-        if wrong:
-            raise FileError(
-                f"{path}: damaged, {len(wrong)} tensors missing, unknown or of another shape, such as {min(wrong)}; "
-                f"save it again"
-            )
+        with understanding(path, f"a file of the method {self.name!r}"):
+            config, made_for, options = dict(metadata["model"]), dict(metadata["backbone"]), dict(metadata["options"])
+        model = AST.from_config(config, weights)
+        check_made_for(path, made_for, describe_backbone(model))
+        largest = max((value for value in options.values() if isinstance(value, int)), default=0)
+        if largest > sum(tensor.numel() for tensor in state.values()):  # or so much would be made
+            raise FileError(f"{path}: damaged, its tensors are too small for {options}; save it again")
+        build(type(self), options, self.name).apply(model)
+        check_tensors(path, _trainable(model), state)
         model.load_state_dict(state, strict=False)
         return model
 

@@ -2,15 +2,17 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastloaa.errors import FastloaaError
 
 T = TypeVar("T")
 
 
-class OptionError(ValueError):
+class OptionError(FastloaaError, ValueError):
     """A setting with an unknown name, or a value that does not fit; the message is one line."""
 
 
@@ -21,8 +23,10 @@ def build(cls: type[T], values: Mapping[str, Any], what: str) -> T:
         what: names the thing in error messages, e.g. "recipe".
 
     Raises:
-        OptionError: a name that is not a field, or a field without default that is missing.
+        OptionError: no mapping, a name that is not a field, or a field without default that is missing.
     """
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{what} is {_describe(Mapping)}, got {repr(values)[:200]}")
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
@@ -34,7 +38,7 @@ def build(cls: type[T], values: Mapping[str, Any], what: str) -> T:
 
 
 def check_types(options: Any) -> None:
-    """Convert the fields of a frozen dataclass to their types where nothing is lost: 1 to 1.0, a list to a tuple.
+    """Convert the fields of a dataclass to their types where nothing is lost: 1 to 1.0, a list to a tuple.
 
     Raises:
         OptionError: a value of another type.
@@ -45,7 +49,7 @@ def check_types(options: Any) -> None:
         try:
             object.__setattr__(options, name, _convert(value, hint))
         except _MismatchError:
-            raise OptionError(f"{name} is {_describe(hint)}, got {value!r}") from None
+            raise OptionError(f"{name} is {_describe(hint)}, got {repr(value)[:200]}") from None
 
 
 def check_at_least(options: Any, name: str, low: int) -> None:
@@ -91,6 +95,10 @@ def _convert(value: Any, hint: Any) -> Any:
         hints = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(hints) == len(value):
             return tuple(_convert(item, item_hint) for item, item_hint in zip(value, hints, strict=True))
+    elif origin in (list, Sequence) and isinstance(value, list | tuple):
+        return [_convert(item, arguments[0]) for item in value]
+    elif is_dataclass(hint) and isinstance(value, hint):  # type: ignore[arg-type]
+        return value
     elif origin is Mapping and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -109,11 +117,11 @@ def _describe(hint: Any) -> str:
         return _or([_describe(alternative) for alternative in arguments])
     if origin is Literal:
         return _or([repr(value) for value in arguments])
-    if origin is tuple and arguments[-1] is ...:
+    if origin in (list, Sequence) or (origin is tuple and arguments[-1] is ...):
         return f"a list, each {_describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_describe(argument) for argument in arguments)}]"
-    return "a mapping of names to values" if origin is Mapping else _NAMES[hint]
+    return "a mapping of names to values" if Mapping in (origin, hint) or is_dataclass(hint) else _NAMES[hint]
 
 
 def _or(words: list[str]) -> str:

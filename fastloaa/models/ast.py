@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import is_adapted
 from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
-from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
@@ -158,7 +158,7 @@ class AST(nn.Module):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], weights: str | Path | None = None) -> "AST":
         """The architecture that `config()` describes, whether or not it has been through JSON."""
-        pairs = {name: tuple(config[name]) for name in ("patch", "stride")}
+        pairs = {name: tuple(config[name]) for name in ("patch", "stride") if name in config}
         return cls(**{**config, **pairs}, weights=weights)
 
     @classmethod
@@ -198,12 +198,14 @@ class AST(nn.Module):
         """The model that `save` wrote.
 
         Raises:
-            FileError: not such a file.
+            FileError: not such a file, or a damaged one.
         """
         state, metadata = read_safetensors(path)
         if metadata.get("kind") != "model":
             raise FileError(f"{path}: was not written by AST.save; for a backbone use AST(..., weights=path)")
-        model = cls.from_config(metadata["config"])
+        with understanding(path, "a model that AST.save wrote"):
+            model = cls.from_config(metadata["config"])
+        check_tensors(path, model.state_dict(), state)
         model.load_state_dict(state)
         return model
 

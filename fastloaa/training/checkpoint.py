@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
+from fastloaa.methods.options import build, check_types
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Score:
     epoch: int  # counted from 1
     value: float  # of the recipe's metric
     loss: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def beats(self, other: "Score | None") -> bool:
         """A higher value, or the same with a lower loss; the earlier epoch keeps a draw."""
@@ -44,9 +48,17 @@ class Position:
     broken: list[str] = field(default_factory=list)  # one-line errors of training files that could not be read
     broken_validation: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Position":
-        return cls(**(values | {"best": values["best"] and Score(**values["best"])}))
+        """
+        Raises:
+            OptionError: a value of the wrong type, or an unknown or missing name.
+        """
+        best = values.get("best")
+        return build(cls, values | {"best": best and build(Score, best, "score")}, "position")
 
 
 @dataclass(frozen=True)
@@ -91,16 +103,17 @@ class Checkpoint:
         if metadata.get("kind") != "checkpoint":
             raise FileError(f"{path}: not a checkpoint; start again with --overwrite")
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
-        for entry, tensor in tensors.items():
-            part, name = entry.split("/", 1)
-            parts[part][name] = tensor
-        return cls(
-            position=Position.from_json(metadata["position"]),
-            model_config=metadata["model"],
-            origin=metadata["origin"],
-            scaler=metadata["scaler"],
-            **{field: parts[name] for name, field in _PARTS.items()},
-        )
+        with understanding(path, "a checkpoint"):
+            for entry, tensor in tensors.items():
+                part, name = entry.split("/", 1)
+                parts[part][name] = tensor
+            return cls(
+                position=Position.from_json(dict(metadata["position"])),
+                model_config=dict(metadata["model"]),
+                origin=dict(metadata["origin"]),
+                scaler=dict(metadata["scaler"]),
+                **{field: parts[name] for name, field in _PARTS.items()},
+            )
 
 
 _PARTS = {"model": "weights", "optimiser": "optimiser", "best": "best", "average": "average"}
@@ -124,7 +137,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         FileError: they are not those of this model.
     """
-    if differing := changing_state(model).keys() ^ state.keys():
+    shapes, given = ({name: t.shape for name, t in tensors.items()} for tensors in (changing_state(model), state))
+    if differing := {name for name, _ in shapes.items() ^ given.items()}:
         raise FileError(f"the checkpoint and the model differ in {min(differing)}; start again with --overwrite")
     model.load_state_dict(state, strict=False)
 

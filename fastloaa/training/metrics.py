@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastloaa.files import replacing
+from fastloaa.files import replacing, understanding, writing
 
 
 def read_metrics(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The rows of a run's metrics.jsonl.
+
+    Raises:
+        FileError: a line that is not a row.
+    """
+    with understanding(path, "metrics.jsonl of a run"):
+        return [dict(json.loads(line)) for line in path.read_text().splitlines()]
 
 
 class MetricsFile:
@@ -32,6 +37,6 @@ class MetricsFile:
         self.rows = read_metrics(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)

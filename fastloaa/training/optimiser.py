@@ -7,6 +7,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fastloaa.files import FileError
 from fastloaa.models import AST
 from fastloaa.training.recipe import OptimiserName, Recipe
 
@@ -39,10 +40,16 @@ def optimiser_state(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]
 
 
 def load_optimiser_state(model: nn.Module, optimiser: Optimizer, state: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_state` gave; moments take the device and the memory format of their parameter."""
+    """Put back what `optimiser_state` gave; moments take the device and the memory format of their parameter.
+
+    Raises:
+        FileError: it is not of this model.
+    """
     parameters = dict(trainable(model))
     for entry, tensor in state.items():
-        name, key = entry.rsplit("/", 1)
-        parameter = parameters[name]
+        name, _, key = entry.rpartition("/")
+        parameter = parameters.get(name)
+        if parameter is None or tensor.shape not in (parameter.shape, ()):
+            raise FileError(f"the checkpoint and the model differ in the optimiser's {entry}; start with --overwrite")
         is_moment = tensor.shape == parameter.shape and key != "step"
         optimiser.state[parameter][key] = torch.empty_like(parameter).copy_(tensor) if is_moment else tensor.clone()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,13 +205,30 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise OptionError(f"{path}: no such file; expected a recipe in YAML")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise OptionError(f"{path}: {size:,} bytes, expected a recipe of at most {_MOST_BYTES:,}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        values = _parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OptionError(f"{path}: not YAML ({error})") from error
     if values is not None and not isinstance(values, dict):
         raise OptionError(f"{path}: holds {type(values).__name__}, expected lines of `name: value`")
+    if odd := [name for name in values or () if not isinstance(name, str)]:
+        raise OptionError(f"{path}: {odd[0]!r} is not a name; expected lines of `name: value`")
     return values or {}
+
+
+def _parse(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: not YAML, or more of it than a recipe has; one line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    # PyYAML's own, and what its makers of numbers, dates and the like raise for a text that is none.
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as e:
+        raise ValueError(" ".join(str(e).split())[:500] or type(e).__name__) from e
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -241,8 +259,8 @@ def parse_value(text: str) -> Any:
     if text.strip().lower() == "none":
         return None
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+        return _parse(text)
+    except ValueError as error:
         raise OptionError(f"{text!r} is not a value in YAML; quote text with special characters") from error
 
 
@@ -255,8 +273,33 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
+_MOST_BYTES = 100_000
+_MOST_NODES = 10_000  # a recipe has about a hundred; aliases of aliases can stand for billions
+_MOST_BRACKETS = 50  # within each other; PyYAML's time grows with the square of them
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe, and with YAML 1.2's floats: PyYAML keeps to YAML 1.1, which reads 1e-3 as text."""
+    """Safe, with bounds on what brackets and aliases may make of a short text, and with YAML 1.2's
+    floats: PyYAML keeps to YAML 1.1, which reads 1e-3 as text.
+    """
+
+    def fetch_flow_collection_start(self, *args: Any) -> None:
+        super().fetch_flow_collection_start(*args)
+        if self.flow_level > _MOST_BRACKETS:
+            raise yaml.YAMLError(f"more than {_MOST_BRACKETS} brackets within each other")
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        waiting, count = [root], 0
+        while waiting:
+            node, count = waiting.pop(), count + 1
+            if isinstance(node, yaml.MappingNode):
+                waiting += chain.from_iterable(node.value)
+            elif isinstance(node, yaml.SequenceNode):
+                waiting += node.value
+            if count + len(waiting) > _MOST_NODES:
+                raise yaml.YAMLError(f"more than {_MOST_NODES:,} values, aliases counted as what they stand for")
+        return root
 
 
 class _Dumper(yaml.SafeDumper):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from fastloaa.adapt import trainable_parameters
 from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits
-from fastloaa.files import write_json
+from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.build import build_front_end, build_model, open_config
@@ -47,13 +48,20 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
         console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
 
     Raises:
-        OptionError, DataError, RunError, TrainingError, FileError, WeightsError: one line each.
+        OptionError, DataError, RunError, TrainingError, FileError, WeightsError, WriteError: one line each.
+        LockedError: another process is training in `out`.
     """
     accelerator = _accelerator(recipe)
     console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
+    run = RunDirectory(out)
+    with run.locked() if accelerator.is_main_process else nullcontext():  # of several processes, the first one writes
+        return _train(recipe, run, overwrite, accelerator, console)
+
+
+def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Accelerator, console: Console) -> Result:
+    """`train` in a directory that this process, or the first of several, has locked."""
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
-    run = RunDirectory(out)
     with accelerator.main_process_first():
         checkpoint = run.claim(recipe, overwrite) if accelerator.is_main_process else run.last_checkpoint()
     _say(console, splits.summary())
@@ -61,7 +69,8 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
     origin = {"data": _fingerprint(splits)}
     _check_origin(run, origin, checkpoint)
     config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
-    front_end = build_front_end(config)
+    with understanding(run.checkpoint, "a checkpoint") if checkpoint else nullcontext():
+        front_end = build_front_end(config)
     training = clip_dataset(front_end, splits.train, len(splits.classes), splits.multi_label)
     if config["mean"] is None:
         _say(console, f"measuring mean and standard deviation of {len(training)} clips")
@@ -184,7 +193,7 @@ def _fingerprint(splits: AudioSplits) -> str:
 def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:
     """Refuse to go on from a checkpoint with other data or another backbone."""
     for name, fingerprint in origin.items():
-        if checkpoint is not None and checkpoint.origin[name] != fingerprint:
+        if checkpoint is not None and checkpoint.origin.get(name) != fingerprint:
             raise RunError(
                 f"{run.path}: holds an unfinished run, and its {name} has changed since it began; "
                 f"bring back what it was, or start again with --overwrite"

@@ -1,8 +1,14 @@
 """The directory of a run: what it holds, and whether a recipe may go on in it."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from fastloaa.files import leftover_prefix
+from fastloaa.locks import locked
 from fastloaa.methods import METHODS
+from fastloaa.text import encodable
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError
 from fastloaa.training.recipe import Recipe
@@ -29,6 +35,19 @@ class RunDirectory:
         """The trained weights."""
         return self.path / METHODS[recipe.method].weights_file
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the block runs, this process alone may write to the directory, which is made if it is not there.
+
+        Raises:
+            RunError: it holds something else than a run.
+            LockedError: another process is at work in it.
+            WriteError: it cannot be made.
+        """
+        self._check_ours()
+        with locked(self.path, self.path / ".lock"):
+            yield
+
     def claim(self, recipe: Recipe, overwrite: bool = False) -> Checkpoint | None:
         """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.
 
@@ -36,11 +55,11 @@ class RunDirectory:
             overwrite: remove the files of the run that is there, whichever it is.
 
         Raises:
-            RunError: it holds a finished run, one of another recipe, or something else than a run.
+            RunError: it holds a finished run, one of another recipe, or something else than a run; or its path is not
+                UTF-8.
             FileError: the checkpoint is damaged.
         """
-        if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
-            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
+        self._check_ours()
         if overwrite:
             for file in self._files():
                 file.unlink(missing_ok=True)
@@ -49,14 +68,20 @@ class RunDirectory:
         if self.checkpoint.exists():
             self._check_same(Recipe.load(self.recipe), recipe)
         recipe.save(self.recipe)
-        for file in self._files():  # what a kill left half written
-            for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
-                leftover.unlink()
+        for file in (self.recipe, *self._files()):  # what a kill left half written
+            for leftover in self.path.glob(f"{leftover_prefix(file)}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         return self.last_checkpoint()
 
     def last_checkpoint(self) -> Checkpoint | None:
         """Where the run in the directory stands; None before its first checkpoint."""
         return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+
+    def _check_ours(self) -> None:
+        if encodable(str(self.path)) != str(self.path):
+            raise RunError(f"{self.path}: safetensors opens no path that is not UTF-8; give another folder")
+        if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
+            raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:
         for name, value in before.to_dict().items():

@@ -1,14 +1,16 @@
 """Several recipes over test folds and seeds: every run in a folder of its own, and one table of them all."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from fastloaa.errors import user_line
+from fastloaa.files import read_json, understanding
+from fastloaa.locks import locked
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError
@@ -48,9 +50,18 @@ def sweep(
     Raises:
         OptionError: nothing to run, a name that cannot be a folder's, or a seed or fold given twice or below its
             lowest value.
+        LockedError: another sweep is at work in `out`.
+        WriteError: the table cannot be written.
     """
     trials = list(_trials(recipes, Path(out), seeds, folds))
     is_main = process_state().is_main_process
+    with locked(out, Path(out, ".lock")) if is_main else nullcontext():
+        return _sweep(recipes, trials, out, is_main, console)
+
+
+def _sweep(
+    recipes: Mapping[str, Recipe], trials: Sequence[Trial], out: str | Path, is_main: bool, console: Console | None
+) -> SweepTable:
     console = (console or Console()) if is_main else Console(quiet=True)
     table = SweepTable({name: recipe.paper_row() for name, recipe in recipes.items()}, trials, [], {})
     waiting = sum(not RunDirectory(trial.folder).result.exists() for trial in trials)
@@ -63,10 +74,10 @@ def sweep(
         try:
             table.outcomes.append(_run(trial, console))
         except Exception as error:  # a sweep runs for hours: what ails one run is reported and does not stop the others
-            reason = " ".join(str(error).split())
-            if not (type(error).__module__.startswith("fastloaa.") or isinstance(error, OSError)):
+            reason = user_line(error) or ""
+            if not reason:
                 console.print_exception()
-                reason = f"{type(error).__name__}: {reason}"
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             table.failures[trial.title] = reason
             _say(console, f"failed: {trial.title}: {reason}")
         trained += is_new
@@ -104,8 +115,9 @@ def _run(trial: Trial, console: Console) -> Outcome:
                 f"{trial.folder}: was trained with {name} {before[name]!r}, now {now[name]!r}; "
                 f"give another --out, or delete the folder to train it anew"
             )
-    result: dict[str, Any] = json.loads(run.result.read_text())
-    return Outcome.of(trial, result, read_metrics(run.metrics))
+    result, metrics = read_json(run.result), read_metrics(run.metrics)
+    with understanding(run.result, "the result of a run"):
+        return Outcome.of(trial, result, metrics)
 
 
 def _remaining(since: float, trained: int, waiting: int) -> timedelta:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fastloaa.files import replacing, write_json
+from fastloaa.methods.options import check_types
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.recipe import Recipe
 
@@ -47,6 +48,9 @@ class Outcome:
     chosen_epoch: int
     chosen_by: str
     by_epoch: Mapping[Score, Sequence[float | None]] | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @classmethod
     def of(cls, trial: Trial, result: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Self:

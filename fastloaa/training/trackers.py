@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastloaa.files import replacing
+from fastloaa.files import replacing, writing
 from fastloaa.methods import OptionError
 from fastloaa.training.recipe import Tracker as TrackerName
 from fastloaa.training.rundir import RunDirectory
@@ -48,14 +48,17 @@ class TensorBoardTracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise OptionError('tracker "tensorboard" needs a package: pip install "fastloaa[tensorboard]"') from None
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self.folder = folder
+        with writing(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         row = rows[-1]
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self.writer.add_scalar(name, value, row["step"])
-        self.writer.flush()
+        with writing(self.folder):
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self.writer.add_scalar(name, value, row["step"])
+            self.writer.flush()
 
 
 def open_trackers(names: Iterable[TrackerName], run: RunDirectory, step: int) -> list[Tracker]:

@@ -198,7 +198,7 @@ def test_takes_specaugment() -> None:
     ("waveform", "lengths", "message"),
     [
         (torch.zeros(1000), None, r"got shape \[1000\]"),
-        (torch.zeros(2, 1000, dtype=torch.int16), None, "floating-point"),
+        (torch.zeros(2, 1000, dtype=torch.int32), None, "floating-point"),
         (torch.zeros(2, 1000), torch.tensor([5]), r"each of 2 clips, int64 \[batch\], got torch.int64 \[1\]"),
         (torch.zeros(2, 1000), torch.tensor([[5], [6]]), r"got torch.int64 \[2, 1\]"),
         (torch.zeros(2, 1000), torch.tensor([0.5, 1.0]), "got torch.float32"),

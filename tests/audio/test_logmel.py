@@ -164,7 +164,7 @@ def test_leaves_no_trace_in_the_state_dict() -> None:
         (torch.zeros(16000), r"expected a waveform \[batch, samples\], got shape \[16000\]"),
         (torch.zeros(2, 1, 16000), r"got shape \[2, 1, 16000\]"),
         (torch.zeros(2, 0), r"got shape \[2, 0\]"),
-        (torch.zeros(2, 16000, dtype=torch.int16), "floating-point waveform.*torch.int16"),
+        (torch.zeros(2, 16000, dtype=torch.int32), "floating-point waveform.*torch.int32"),
         (torch.zeros(2, 399), "399 samples is shorter than one window of 400"),
     ],
 )

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import fastloaa
 import fastloaa.training
 from fastloaa.cli import app
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.training import TrainingError
 
 COMMANDS = ("download", "recipes", "train", "sweep", "evaluate", "merge", "export", "predict", "attention", "doctor")
@@ -49,6 +50,8 @@ def invoke_with(error: Exception, monkeypatch: pytest.MonkeyPatch, *options: str
     ("error", "line"),
     [
         (TrainingError("two\nlines"), "error: two lines\n"),
+        (ArgumentError("frames is at least 1, got 0"), "error: frames is at least 1, got 0\n"),
+        (ArgumentTypeError("expected a path, got None"), "error: expected a path, got None\n"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x.wav"), "error: [Errno 2] No such file: 'x.wav'\n"),
     ],
 )
@@ -57,8 +60,9 @@ def test_refusals_are_one_line(error: Exception, line: str, monkeypatch: pytest.
     assert invoke_with(error, monkeypatch, "--debug")[2] is error
 
 
-def test_bugs_show_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    bug = ValueError("somewhere in a library")
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError, KeyError, AssertionError])
+def test_bugs_show_themselves(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = kind("somewhere in a library")
     code, stderr, raised = invoke_with(bug, monkeypatch)
     assert (code, stderr) == (1, "")
     assert raised is bug

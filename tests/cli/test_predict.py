@@ -1,8 +1,11 @@
 """fastloaa predict: a table for people, JSON lines for scripts, and no file that stops the others."""
 
+import contextlib
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +16,13 @@ import soundfile
 import torch
 import typer
 from click.testing import Result
+from rich.cells import cell_len
 from small import SMALL, small_ast
 from typer.testing import CliRunner
 
-from fastloaa.cli.predict import predict, sound_files
-from fastloaa.export import to_onnx
+from fastloaa.cli.predict import _table_writer, predict, sound_files
+from fastloaa.export import Prediction, to_onnx
+from fastloaa.text import printable
 
 LABELS = ("dog", "rain", "chainsaw [b]", "sea waves", "clock")
 app = typer.Typer()
@@ -117,6 +122,131 @@ def test_what_the_arguments_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sound_files([str(folder / "notes.txt")]) == [folder / "notes.txt"]  # asked for by name: named as broken
     monkeypatch.chdir(folder)
     assert sound_files(["b*.wav"]) == [Path("b.wav"), Path("broken.wav")]
+
+
+NAMES = [
+    "録音データ第一号",  # two columns a character
+    "한국어 녹음",
+    "👩‍👩‍👧 family",  # five code points, one picture of two columns
+    "e\u0301t\u0301e\u0301",  # accents that take no column
+    "ｆｕｌｌｗｉｄｔｈ",
+    "हिन्दी ध्वनि",
+    "بومة",
+    "🎉" * 20,
+    "plain",
+    os.fsdecode(b"caf\xe9"),
+    os.fsdecode("猫".encode("shift_jis")),
+    "[bold]no markup :smile:",
+    "two\nlines",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_gets_names_whole_and_columns_of_one_width(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = (f"{printable(name)} a", "short", "玻璃破碎的声音" * 30)
+    paths = [Path("sounds") / f"{name}{i}.wav" for i in range(2)] + [Path("x.wav")]
+    write = _table_writer(paths, labels)
+    for path in paths:
+        write(Prediction(path, labels, (0.5, 0.3, 0.2)))
+    write(Prediction(paths[0], error=f"{paths[0]}: no sound"))
+    head, *rows, error = capsys.readouterr().out.splitlines()
+    starts = [cell_len(head[: head.index(column)]) for column in ("label", "probability", "further")]
+    for path, row in zip(paths, rows, strict=True):
+        assert row.startswith(f"{printable(path)}  ")
+        assert f"{labels[1]} 30.0%, {labels[2]} 20.0%" in row
+        before = [row[: row.index(text, len(printable(path)))] for text in (labels[0], "      50.0%", labels[1])]
+        assert [cell_len(part) for part in before] == starts
+    assert error == f"{printable(paths[0])}: no sound"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_terminal_gets_the_end_of_a_long_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes any stream for a terminal
+    monkeypatch.setenv("TERM", "dumb")
+    screen = io.StringIO()
+    path = Path(*[name] * 60) / "the end.wav"
+    with contextlib.redirect_stdout(screen):
+        _table_writer([path], ("dog", "cat"))(Prediction(path, ("dog",), (1.0,)))
+    row = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()[-1]
+    assert row.startswith("…")
+    shown, rest = row.split("the end.wav")
+    assert 40 - 2 <= cell_len(shown) + len("the end.wav") <= 40  # half of the screen; a wide character may not fit
+    assert rest.split() == ["dog", "100.0%"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_files_of_any_name_are_answered(name: str, as_json: bool, model: str, tmp_path: Path) -> None:
+    sound = io.BytesIO()
+    soundfile.write(sound, np.random.default_rng(0).normal(size=4000) * 0.1, 16000, format="WAV")
+    (tmp_path / f"{name}.wav").write_bytes(sound.getvalue())
+    (tmp_path / f"{name}.flac").write_bytes(b"no sound")
+    result = run(model, tmp_path, *["--json"] * as_json)
+    assert result.exit_code == 1
+    assert result.stderr == "1 of 2 files could not be read\n"
+    broken, read = result.stdout.splitlines()[0 if as_json else 1 :]
+    if as_json:
+        assert [json.loads(line)["file"] for line in (broken, read)] == sorted(map(str, tmp_path.iterdir()))
+        assert "no" in json.loads(broken)["error"]
+        assert len(json.loads(read)["top"]) == 3
+    else:
+        assert broken.startswith(f"{printable(tmp_path / name)}.flac: ")
+        assert read.startswith(f"{printable(tmp_path / name)}.wav ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "録音 é"),
+        ("shift_jis", r"録音 \xe9"),
+        ("latin-1", r"\u9332\u97f3 é"),
+        ("cp1252", r"\u9332\u97f3 é"),
+        ("ascii", r"\u9332\u97f3 \xe9"),
+    ],
+)
+def test_what_the_output_cannot_encode_is_escaped(encoding: str, shown: str, model: str, tmp_path: Path) -> None:
+    """The whole command line, since a stream is set up once for all commands."""
+    from fastloaa.cli import app as whole
+
+    soundfile.write(tmp_path / "録音 é.wav", np.random.default_rng(0).normal(size=4000) * 0.1, 16000)
+    result = CliRunner(charset=encoding).invoke(whole, ["predict", model, str(tmp_path)])
+    assert result.exit_code == 0
+    assert f"{tmp_path}/{shown}.wav " in result.stdout_bytes.decode(encoding)
+
+
+def test_what_is_passed_over_is_said(model: str, folder: Path) -> None:
+    (folder / "broken.wav").unlink()
+    (folder / "._b.wav").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (folder / "gone.wav").symlink_to(folder / "nowhere.wav")
+    (folder / "deep" / "up").symlink_to(folder)
+    result = run(model, folder)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 3)
+    assert result.stderr.splitlines() == [
+        "left out: links that lead nowhere: 1 (gone.wav)",
+        "left out: links to folders that are read by another path: 1 (deep/up)",
+    ]
+
+
+def test_a_pattern_stands_for_the_sounds_in_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    b, broken, a = folder / "b.wav", folder / "broken.wav", folder / "deep" / "a.FLAC"
+    (folder / "._b.wav").touch()
+    broken.unlink()
+    (folder / "deep" / "deeper").symlink_to(folder)
+    (folder / "[x]").mkdir()
+    (folder / "[x]" / "c.wav").touch()
+    c = folder / "[x]" / "c.wav"
+    inside = folder / "deep" / "deeper"
+    assert sound_files([f"{folder}/d*"]) == [a, inside / "[x]" / "c.wav", inside / "b.wav"]
+    (folder / "deep" / "deeper").unlink()
+    assert sound_files([f"{folder}/d*"]) == [a]
+    assert sound_files([f"{folder}/**"]) == [c, b, a]
+    assert sound_files([f"{folder}/**/*.wav"]) == [c, b]
+    assert sound_files([f"{folder}/**/deep/**/*.FLAC"]) == [a]
+    assert sound_files([f"{folder}/._*"]) == [folder / "._b.wav"]  # asked for
+    monkeypatch.chdir(folder)
+    assert sound_files(["**/*.wav"]) == [Path("[x]/c.wav"), Path("b.wav")]
+    assert sound_files(["**"]) == [Path("[x]/c.wav"), Path("b.wav"), Path("deep/a.FLAC")]
 
 
 @pytest.mark.parametrize(("argument", "words"), [("", "a folder without sound files"), ("*.ogg", "no file matches")])

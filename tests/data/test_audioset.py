@@ -63,7 +63,8 @@ def test_official_tables_name_the_clips_that_have_files(official: Path) -> None:
         Clip(official / "audio" / "balanced" / "Y_1234567_9_0.000_10.000.flac", (0,)),
     )
     assert splits.test == (Clip(official / "audio" / "eval" / "3_30.000_4x_30.ogg", (2, 0)),)
-    assert (splits.validation, splits.missing, splits.multi_label) == ((), 1, True)
+    assert (splits.validation, splits.multi_label) == ((), True)
+    assert splits.left_out == ("clips that are listed but have no file: 1 (gone_gone_g)",)
 
 
 def test_all_tables_of_training_segments_are_used(official: Path) -> None:
@@ -89,7 +90,7 @@ def test_ast_json_files_list_clips(ast: Path) -> None:
         ("d.wav", (2,)),
     ]
     assert splits.test == (Clip(ast / "clips" / "e.wav", (2,)),)
-    assert (splits.validation, splits.missing, splits.multi_label) == ((), 0, True)
+    assert (splits.validation, splits.left_out, splits.multi_label) == ((), (), True)
 
 
 def test_validation_is_drawn_or_listed(ast: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_missing_table_is_named_with_the_layout(official: Path, name: str, pat
 
 def test_a_missing_json_is_named(ast: Path) -> None:
     (ast / "my_eval_data.json").unlink()
-    with pytest.raises(DataError, match=r"no \*eval\*\.json; expected AudioSet's layout"):
+    with pytest.raises(DataError, match=r"no \*eval\*\.json; expected AST's layout"):
         load_audioset(ast)
 
 
@@ -155,6 +156,7 @@ def test_a_split_without_a_single_file_is_refused(official: Path) -> None:
     [
         ("[]", ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ('{"data": [{"wav": "clips/a.wav"}]}', ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
+        ('{"data": ' + "[" * 100_000, ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ("{", ': expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'),
         ('{"data": [{"wav": "clips/gone.wav", "labels": "/m/0k4j"}]}', " entry 0: no file {root}/clips/gone.wav; put"),
         ('{"data": [{"wav": "clips/a.wav", "labels": "/m/x"}]}', " entry 0: label '/m/x' is not in the table of class"),

@@ -82,10 +82,11 @@ def test_segments_of_one_recording_may_overlap_and_repeat_but_not_across_splits(
 
 def test_several_labels_on_one_clip_make_a_multi_label_set() -> None:
     assert not splits().multi_label
-    multi_label = splits(test=(clip("c.wav", 0, 1),), missing=3)
+    multi_label = splits(test=(clip("c.wav", 0, 1),), left_out=("links that lead nowhere: 3 (a, b, c)",))
     assert multi_label.multi_label
     assert multi_label.summary() == (
-        "set: 2 classes, several to a clip; clips: 2 train, 0 validation, 1 test; 3 more are listed but have no file"
+        "set: 2 classes, several to a clip; clips: 2 train, 0 validation, 1 test; "
+        "left out: links that lead nowhere: 3 (a, b, c)"
     )
 
 

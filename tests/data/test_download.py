@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 from archives import packed_tar, packed_zip, serving
+from full_disk import files_of_at_most
+from lock_holder import holder
 from tones import write_tone
 
 from fastloaa.data import DataError, load_splits
 from fastloaa.data.download import ELSEWHERE, SOURCES, Source, download, fetch, install, unpack
+from fastloaa.files import WriteError
+from fastloaa.locks import LockedError
 
 
 def sha256(content: bytes) -> str:
@@ -89,6 +93,30 @@ def test_a_broken_connection_is_resumed(esc50: bytes, tmp_path: Path) -> None:
         assert len(load_splits(install(Source(url=server.url, **source_of), tmp_path / "esc50")).train) == 8
         assert server.asked == [None, "bytes=1000-"]
     assert left(tmp_path) == {"esc50"}
+
+
+def test_whoever_comes_second_is_refused(esc50: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "esc50"
+    with serving(esc50) as server:
+        source = Source("mini", server.url, None, "")
+        with holder(tmp_path / ".esc50.lock") as pid:
+            with pytest.raises(LockedError, match=rf"^{folder}: in use by process {pid} on "):
+                install(source, folder)
+            assert not server.asked
+        install(source, folder)
+    assert left(tmp_path) == {"esc50"}
+
+
+@pytest.mark.parametrize("size", [1000, 20_000], ids=["archive", "unpacked"])
+def test_a_full_disk_is_not_taken_for_the_connection(size: int, tmp_path: Path) -> None:
+    content = packed_zip({f"data/{number}.txt": bytes(number) for number in (1, 1000, 50_000)})
+    with serving(content) as server:
+        source = Source("mini", server.url, sha256(content), "")
+        with files_of_at_most(size), pytest.raises(WriteError, match=r"cannot be written: File too large; free some"):
+            install(source, tmp_path / "data")
+        assert left(tmp_path) == {"data.part"}
+        install(source, tmp_path / "data")  # goes on from there
+    assert left(tmp_path) == {"data"}
 
 
 def test_progress_counts_what_was_there(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_a_missing_table_is_named_with_the_layout(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ("P01_01_9,P01,P01_01,00:00:00.1,00:00:inf,0,0,x,water,5", "time '00:00:inf'; expected HH:MM:SS.mmm"),
+        ("P01_01_9,P01,P01_01,00:00:nan,00:00:00.3,0,0,x,water,5", "time '00:00:nan'; expected HH:MM:SS.mmm"),
+        (
+            f"P01_01_9,P01,P01_01,{'9' * 400}:00:00,00:00:00.3,0,0,x,water,5",
+            f"time '{'9' * 400}:00:00'; expected HH:MM:SS.mmm",
+        ),
         ("P01_01_9,P01,P01_01,0:1,00:00:00.350,0,0,x,water,5", "time '0:1'; expected HH:MM:SS.mmm"),
         (
             "P01_01_9,P01,P01_01,00:00:00.350,00:00:00.350,0,0,x,water,5",

@@ -112,8 +112,8 @@ def message(path: Path) -> str:
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:
     expected = (
-        "; expected a folder of sounds per class (label/clip.wav), or the official layout of one of "
-        "ESC-50, Speech Commands, EPIC-SOUNDS, AudioSet"
+        "; expected a folder of sounds per class (label/clip.wav), in folders of splits or folds if it has them, or "
+        "the official layout of one of ESC-50, UrbanSound8K, Speech Commands, EPIC-SOUNDS, AudioSet, AST, audiofolder"
     )
     assert message(tmp_path) == f"{tmp_path}: an empty folder{expected}"
     assert message(tmp_path / "gone") == f"{tmp_path / 'gone'}: no such folder{expected}"

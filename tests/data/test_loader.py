@@ -194,3 +194,24 @@ def test_arguments_that_leave_nothing_are_refused(clips: list[Clip]) -> None:
         ClipDataset(clips, 16000, 3, max_seconds=0)
     with pytest.raises(DataError, match=r"2\.wav has labels \(2,\); expected 0 to 1$"):
         ClipDataset(clips, 16000, 2)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_only_the_seconds_that_are_needed_are_decoded(rate: int, tmp_path: Path) -> None:
+    """Of a recording of many hours, a file with a hole, which takes no space."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * rate)
+    path = tmp_path / "short.wav"
+    soundfile.write(path, noise, rate)
+    content = path.read_bytes()
+    long = tmp_path / "long.wav"
+    with long.open("wb") as file:
+        size = 0x7F000000
+        file.write(content[:4] + (size + 36).to_bytes(4, "little") + content[8:40] + size.to_bytes(4, "little"))
+        file.write(content[44:])
+        file.truncate(44 + size)
+    data = ClipDataset([Clip(path, (0,)), Clip(long, (0,)), Clip(long, (0,), start=0.5)], 16000, 1, max_seconds=1.0)
+    assert data[0].error is data[1].error is data[2].error is None
+    torch.testing.assert_close(data[1].waveform, data[0].waveform)
+    torch.testing.assert_close(data[2].waveform[300:], load_audio(path, 16000)[8300:24000])
+    assert data.is_cut(1)
+    assert len(data[1, 1.0].waveform) == 16000

@@ -1,5 +1,6 @@
 """Synthesised spoken words."""
 
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torchaudio.compliance.kaldi import fbank
 
 from fastloaa.data import COMMANDS, PRETRAIN_WORDS, Clip, DataError, draw_voices, load_folder, synthesise_words, words
+from fastloaa.locks import LockedError
 
 WORDS = ("yes", "stop", "paper")  # espeak starts a "p" with 60 ms of silence
 VOICES = 20
@@ -172,11 +174,11 @@ def test_an_interrupted_call_leaves_nothing_and_the_next_succeeds(tmp_path: Path
     assert len(files(synthesise_words(tmp_path / "spoken", WORDS, 5))) == 17
 
 
-def test_a_process_that_was_faster_wins(tmp_path: Path) -> None:
+def test_two_cannot_make_one_folder(tmp_path: Path) -> None:
     root = tmp_path / "spoken"
 
     def other_process(done: int, total: int) -> None:
-        if done == total:
+        with pytest.raises(LockedError, match=rf"^{root}: in use by process {os.getpid()} on "):
             synthesise_words(root, WORDS, 5)
 
     assert synthesise_words(root, WORDS, 5, progress=other_process) == root

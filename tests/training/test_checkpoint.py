@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import CHECKPOINT
 from small import small_ast
 
 from fastloaa import adapt
@@ -16,17 +17,6 @@ from fastloaa.training.checkpoint import (
     changing_state,
     copy_of_state,
     load_state,
-)
-
-CHECKPOINT = Checkpoint(
-    position=Position(2, 17, 3, 18, 1 / 3, 0.1, 2.5, Score(1, 0.5, 0.7), ["a: broken"], ["b: broken"]),
-    model_config={"frames": 64},
-    origin={"data": "abc"},
-    scaler={"scale": 65536.0},
-    weights={"head.1.weight": torch.randn(3, 4)},
-    optimiser={"head.1.weight/exp_avg": torch.randn(3, 4), "head.1.weight/step": torch.tensor(17.0)},
-    best={"head.1.weight": torch.randn(3, 4)},
-    average={"head.1.weight": torch.randn(3, 4)},
 )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_checkpoint import CHECKPOINT
+from checkpoints import CHECKPOINT
 
 from fastloaa.training import Recipe, RunError
 from fastloaa.training.rundir import RunDirectory
@@ -32,8 +32,9 @@ def test_new_and_empty_folders(run: RunDirectory, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on(run: RunDirectory) -> None:
     begin(run)
-    half_written = run.path / ".checkpoint-abc.safetensors"
-    half_written.touch()
+    half_written = run.path / ".checkpoint.safetensors-abc"
+    half_written.mkdir()
+    (half_written / "checkpoint.safetensors").touch()
     checkpoint = run.claim(RECIPE)
     assert checkpoint is not None
     assert checkpoint.position == CHECKPOINT.position

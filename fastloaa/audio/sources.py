@@ -1,0 +1,167 @@
+"""Where the bytes of a sound come from: files, standard input and pipes, all of them seekable from here on."""
+
+import io
+import os
+import select
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+STANDARD_INPUT = "-"
+LONGEST_PIPE = 4 << 30  # bytes; kept in memory up to IN_MEMORY, in a temporary file beyond
+IN_MEMORY = 64 << 20
+PATIENCE = 5.0  # seconds until a named pipe without a first byte counts as one that nobody writes to
+ENDLESS = 1 << 40  # bytes; the length of what has not ended yet, larger than any file that is read
+
+_READ_FORWARDS = {b"RIFF", b"RIFX", b"RF64", b".snd", b"dns.", b"fLaC"}  # others are entered from their end
+
+
+class Unreadable(Exception):
+    """What is wrong with a sound and what to do, in one line that does not name it."""
+
+
+def open_source(path: Path, only_beginning: bool = False) -> BinaryIO:
+    """Open a file, a pipe or, as `-`, standard input for reading bytes; seekable.
+
+    Args:
+        only_beginning: of wav, au and flac from a pipe, bytes are taken when they are asked for, so that endless ones
+            can be read; where they end is not known then, and they seem `ENDLESS` bytes long. All others are read to
+            their end first.
+
+    Raises:
+        Unreadable: there is no such file or it is none, nothing comes out of the pipe or more than `LONGEST_PIPE`.
+    """
+    if str(path) == STANDARD_INPUT:
+        return _seekable(_standard_input(), only_beginning)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return path.open("rb")
+        if stat.S_ISFIFO(mode):
+            return _seekable(_open_fifo(path), only_beginning)
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise Unreadable(f"is a link to {path.readlink()}, which does not exist; correct the link") from error
+        raise Unreadable("no such file; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Unreadable(f"cannot be opened ({reason}); check the path and its permissions") from error
+    raise Unreadable(f"is a {_kind(mode)}, expected a sound file")
+
+
+def length_of(source: BinaryIO) -> int:
+    """Bytes in a source; the position stays."""
+    at = source.tell()
+    length = source.seek(0, os.SEEK_END)
+    source.seek(at)
+    return length
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "folder",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "block device",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def _standard_input() -> BinaryIO:
+    stream = sys.stdin
+    if stream is None or stream.closed:
+        raise Unreadable("standard input is closed; pipe a sound into it")
+    if stream.isatty():
+        raise Unreadable("standard input is a terminal; pipe a sound into it, or name a file")
+    return stream.buffer
+
+
+def _open_fifo(path: Path) -> BinaryIO:
+    # Opened in the usual way, a pipe without a writer would block for good.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not select.select([handle], [], [], PATIENCE)[0]:
+        os.close(handle)
+        raise Unreadable(
+            f"is a pipe (FIFO), and nothing came out of it in {PATIENCE:g} s; start what writes to it first"
+        )
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, "rb")
+
+
+def _seekable(stream: BinaryIO, only_beginning: bool) -> BinaryIO:
+    pipe = Pipe(stream)
+    start = pipe.read(4)
+    pipe.seek(0)
+    if not only_beginning or start not in _READ_FORWARDS:
+        pipe.read_to_end()
+    return pipe
+
+
+class Pipe(io.BufferedIOBase, BinaryIO):
+    """Something that can only be read forwards, made seekable by keeping what was read.
+
+    Args:
+        stream: to read from; its bytes are taken as they are needed.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._limit = stream, LONGEST_PIPE
+        self._kept: Any = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 (closed in close)
+        self._length, self._at, self._ended = 0, 0, False
+
+    def read_to_end(self) -> None:
+        """Take all there is.
+
+        Raises:
+            Unreadable: that is more than the limit.
+        """
+        self._take(self._limit + 1)
+        if not self._ended:
+            raise Unreadable(
+                f"more than {self._limit >> 20} MiB came out of the pipe; save it as a file, or read a part of it"
+            )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether reading stopped at the limit."""
+        return self._length >= self._limit
+
+    def _take(self, end: int) -> None:
+        self._kept.seek(self._length)
+        while not self._ended and self._length < end:
+            part = self._stream.read(min(end - self._length, 1 << 20))
+            self._ended = not part
+            self._kept.write(part)
+            self._length += len(part)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to `size` bytes, fewer only at the end or the limit; everything if negative."""
+        end = self._limit if size is None or size < 0 else min(self._at + size, self._limit)
+        self._take(end)
+        self._kept.seek(self._at)
+        part = self._kept.read(max(end - self._at, 0))
+        self._at += len(part)
+        return part
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As of a file that is `ENDLESS` bytes long as long as its end has not been reached."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length if self._ended else ENDLESS}[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._kept.close()
+        if self._stream is not getattr(sys.stdin, "buffer", None):
+            self._stream.close()
+        super().close()
