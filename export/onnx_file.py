@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -88,15 +88,25 @@ class Metadata:
             ValueError: one that it did not write so.
         """
         texts = {f.name: props[f.name] for f in fields(cls) if f.default is MISSING or f.name in props}
-        metadata = cls(**{name: text if name in _WORDS else _json(name, text) for name, text in texts.items()})
+        values: dict[str, Any] = {name: text if name in _WORDS else _json(name, text) for name, text in texts.items()}
+        metadata = cls(**values)
         check_types(metadata)
         check_probabilities(metadata.probabilities, metadata.multi_label)
-        for name in ("sample_rate", "frames", "mel_bins", "samples"):
-            if metadata.input != "image" and not (getattr(metadata, name) or 0) >= 1:
-                raise ValueError(f"{name} is at least 1, got {getattr(metadata, name)}")
-        if metadata.input != "image" and (metadata.mean is None or not (metadata.std or 0) > 0):
-            raise ValueError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
+        if metadata.input != "image":
+            _check_front_end(metadata, texts)
         return metadata
+
+
+def _check_front_end(metadata: Metadata, given: Collection[str]) -> None:
+    """Settings that every front end has: KeyError for one that is left out, ValueError for one out of range."""
+    for name in ("sample_rate", "frames", "mel_bins", "samples", "std", "mean"):
+        if name not in given:
+            raise KeyError(name)
+    for name in ("sample_rate", "frames", "mel_bins", "samples"):
+        if not (getattr(metadata, name) or 0) >= 1:
+            raise ValueError(f"{name} is at least 1, got {getattr(metadata, name)}")
+    if metadata.mean is None or not (metadata.std or 0) > 0:
+        raise ValueError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
 
 
 _WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")

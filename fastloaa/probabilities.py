@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from fastloaa.errors import ArgumentError
+
 Probabilities = Literal["softmax", "sigmoid"]
 
 
@@ -16,12 +18,12 @@ def check_probabilities(kind: str, multi_label: bool) -> None:
     """Are these what a model can have?
 
     Raises:
-        ValueError: an unknown kind, or a softmax over classes of which several may be right.
+        ArgumentError: an unknown kind, or a softmax over classes of which several may be right.
     """
     if kind not in get_args(Probabilities):
-        raise ValueError(f'probabilities is "softmax" or "sigmoid", got {kind!r}')
+        raise ArgumentError(f'probabilities is "softmax" or "sigmoid", got {kind!r}')
     if multi_label and kind != "sigmoid":
-        raise ValueError('several labels to a clip go with probabilities "sigmoid"; give that, or multi_label=False')
+        raise ArgumentError('several labels to a clip go with probabilities "sigmoid"; give that, or multi_label=False')
 
 
 def probabilities_of(model: nn.Module) -> Probabilities:

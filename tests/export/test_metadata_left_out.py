@@ -19,11 +19,13 @@ METADATA = Metadata(
     "0.1.0", "audio-classification", "waveform", "fp32", ("a", "b"), 17, "ast", 16000, 64, 128, 0.0, 1.0
 )
 PROPS = asdict(METADATA) | {"samples": 10480}
+OUTPUTS = ("logits", "probabilities")
 
 
 def write_onnx(path: Path, left_out: str | None) -> None:
-    value = [make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = make_graph([make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+    ports = [make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["batch", 2]) for n in ("waveform", *OUTPUTS)]
+    nodes = [make_node("Identity", ["waveform"], [name]) for name in OUTPUTS]
+    graph = make_graph(nodes, "g", ports[:1], ports[1:])
     model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
     props = Metadata(**PROPS).to_props()
     if left_out:
@@ -37,7 +39,14 @@ def test_an_exported_file_without_a_field(name: str | None, tmp_path: Path) -> N
     pytest.importorskip("onnxruntime")
     write_onnx(tmp_path / "a.onnx", name)
     required = {field.name for field in fields(Metadata) if field.default is MISSING}
-    required |= {"sample_rate", "frames", "mel_bins", "mean", "std"}  # of the front end that it was made with
+    required |= {
+        "sample_rate",
+        "frames",
+        "mel_bins",
+        "mean",
+        "std",
+        "samples",
+    }  # of its front end
     if name in required:
         with pytest.raises(FileError, match=r"a\.onnx: an ONNX file without fastloaa's metadata"):
             open_session(tmp_path / "a.onnx", ["CPUExecutionProvider"])
