@@ -11,10 +11,11 @@ from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.normed import NormedFrom
 from fastloaa.reference import loaa_reference
+from fastloaa.triton_version import NO_TRITON
 
-try:
+if NO_TRITON is None:
     from fastloaa.cpu_ops import INTERPRETED, loaa_forward
-except ImportError:  # no triton on this platform: everything else works, and asking for it says so
+else:  # everything else works, and asking for it says so
     INTERPRETED, loaa_forward = False, None  # type: ignore[assignment]
 
 Backend = Literal["auto", "reference", "torch", "triton"]
@@ -170,8 +171,8 @@ def choose_backend(
 
 def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch.dtype) -> str | None:
     """Why the fused kernels cannot run, None if they can."""
-    if loaa_forward is None:
-        return "the package triton is not installed"
+    if NO_TRITON is not None:
+        return NO_TRITON
     if x.device.type != "cuda" and not (INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
     if min(kernel) > 1:

@@ -17,13 +17,14 @@ from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.shifts import Offset, fold, unfold
 from fastloaa.tracing import exporting
+from fastloaa.triton_version import NO_TRITON
 
-try:
+if NO_TRITON is None:
     import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
     from fastloaa.kernels.ops import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
     from fastloaa.kernels.widened_ops import widened_activation_
-except ImportError:  # no triton on this platform
+else:
     INTERPRETED, obstacle, widened_activation_ = False, None, None  # type: ignore[assignment]
 
 ALIGNMENT = 8  # columns; what tensor cores want of a matrix's width in 16 bits
