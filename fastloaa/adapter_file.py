@@ -22,6 +22,7 @@ from fastloaa.adapt import (
 )
 from fastloaa.adapter import LoAA
 from fastloaa.files import FileError, read_safetensors, write_safetensors
+from fastloaa.inputs import check_module, check_path
 
 
 class AdapterError(ValueError):
@@ -37,6 +38,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: a model that has not been adapted.
     """
+    check_module(model)
+    check_path(path)
     config = adapt_config(model)
     if config is None:
         raise ValueError("the model has no adapters to save; call adapt(model, ...) first")
@@ -64,6 +67,8 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
         FileError: missing, damaged, or not an adapter file.
         AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
     """
+    check_module(model)
+    check_path(path)
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
@@ -134,8 +139,14 @@ def backbone_fingerprint(model: nn.Module) -> str:
 
     What adapters and other methods brought is left out, so a model has the same one with and without them.
     """
+    weights = sorted(frozen_weights(model).items())
+    if any(parameter.is_meta for _, parameter in weights):
+        raise AdapterError(
+            "the model is on the device meta, where its weights have no values to tell whose adapters they carry; "
+            "load them first"
+        )
     digest = hashlib.sha256()
-    for name, parameter in sorted(frozen_weights(model).items()):
+    for name, parameter in weights:
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().data)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ def obstacle() -> str | None:
     if version is None and getattr(triton, "__file__", None) is None:  # any folder of that name on the path
         return f"the package triton is not installed (the folder {next(iter(triton.__path__))} is none)"
     try:
-        supported = SUPPORTED.contains(version, prereleases=True)
+        supported = SUPPORTED.contains(str(version), prereleases=True)
     except InvalidVersion:
         supported = False
     return None if supported else f"triton {version} is installed, and fastloaa needs triton{SUPPORTED}"
