@@ -24,7 +24,8 @@ def _relu_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _silu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    if torch.is_grad_enabled():  # for a second derivative, which PyTorch's own operation does not have
+    # For a second derivative, which the operation does not have; it rounds otherwise.
+    if torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad):
         sigmoid = torch.sigmoid(x)
         return grad * sigmoid * (1 + x * (1 - sigmoid))
     return aten.silu_backward(grad, x)
