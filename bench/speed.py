@@ -70,9 +70,8 @@ class Inputs:
             tuple(draw(*shape).requires_grad_() for _ in range(2 if case.summands else 0)) for _ in range(sets)
         ]
         self.grads = [draw(*shape) for _ in range(sets)]
-        # Stored channels_last, as the module stores them.
         self.down, self.up = (
-            draw(*size, *taps, std=0.03).contiguous(memory_format=torch.channels_last).requires_grad_()
+            draw(*size, *taps, std=0.03).requires_grad_()  # stored as the module and Conv2d store them
             for size in ((case.bottleneck, case.dim), (case.dim, case.bottleneck))
         )
 

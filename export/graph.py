@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastloaa.adapt import AdaptedBlock, adapt_config, is_adapted, token_grid, vision_transformer
 from fastloaa.adapter import LoAA
 from fastloaa.export.graph_blocks import GraphAttention, GraphLoAA, GraphMlp, ReadOutBlock
+from fastloaa.follow import set_grid
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, probabilities_of, to_probabilities
 from fastloaa.widened import WidenedAttention, WidenedMlp
@@ -50,7 +51,9 @@ class Inference(nn.Module):
         self.probabilities = probabilities or probabilities_of(model)
         vit = vision_transformer(self.model)
         if adapt_config(self.model) is not None or not is_adapted(self.model):  # other methods change what blocks are
-            _rewrite(vit, token_grid(self.model).tokens, _tokens_read(self.model), adapters)
+            grid = token_grid(self.model)
+            set_grid(self.model, grid)
+            _rewrite(vit, grid.tokens, _tokens_read(self.model), adapters)
         vit.to(self.dtype)
         self.requires_grad_(False).eval()
 

@@ -15,9 +15,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 import fastloaa
-from fastloaa.adapt import AdaptedBlock, adapt_config, vision_transformer
+from fastloaa.adapt import AdaptedBlock, adapt_config, token_grid, vision_transformer
 from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import backbone_fingerprint
+from fastloaa.follow import follow_grid, set_grid
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp, activation_name
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -48,6 +49,7 @@ def merge(model: ModelT) -> ModelT:
         TypeError: another kind of model.
     """
     vit = vision_transformer(model)
+    set_grid(model, token_grid(model))
     config = adapt_config(model)
     if config is None:
         raise MergeError("the model has no adapters to merge; adapt(model, ...) or load_adapter(model, path) adds them")
@@ -59,6 +61,7 @@ def merge(model: ModelT) -> ModelT:
     blocks = [_merged_block(index, block) for index, block in enumerate(vit.blocks)]
     # To deepcopy the blocks are copied already: into these.
     merged = copy.deepcopy(model, {id(vit.blocks): nn.Sequential(*blocks)})
+    follow_grid(merged, vision_transformer(merged).blocks, token_grid)
     del merged.__dict__["loaa_config"]
     merged.__dict__["loaa_merged_from"] = origin
     return merged.requires_grad_(False).eval()

@@ -7,9 +7,10 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import AudioTransformer, vision_transformer
+from fastloaa.adapt import AudioTransformer, token_grid, vision_transformer
 from fastloaa.export.merge import MergeError, linear_of, merged_from
 from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
+from fastloaa.follow import follow_grid
 from fastloaa.models import AST
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
@@ -62,6 +63,7 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         for index, (block, sites) in enumerate(zip(vit.blocks, sites_of_blocks, strict=True)):
             _widen_like(block, sites, {k.removeprefix(f"{prefix}blocks.{index}."): v for k, v in state.items()})
         model.load_state_dict(state)
+        follow_grid(model, vit.blocks, token_grid)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MergeError(

@@ -8,8 +8,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa.adapter import Kernel, LoAA, kernel_size
+from fastloaa.follow import follow_grid
 from fastloaa.functional import Backend
 from fastloaa.grid import TokenGrid
+from fastloaa.inputs import check_module, number, whole
 from fastloaa.normed import NormedFrom, norm_once
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
@@ -139,18 +141,19 @@ def adapt(
         TypeError: a model or a block that adapters cannot be put into.
         ValueError: a model that has adapters already, or settings that `LoAA` refuses.
     """
+    check_module(model)
     blocks, grid = list(transformer_blocks(model)), token_grid(model)
     if is_adapted(model):
         raise ValueError("the model has been adapted already; build a fresh one, or load other weights into this one")
     config = AdaptConfig(
         attn=None if attn is None else kernel_size(attn),
         ffn=None if ffn is None else kernel_size(ffn),
-        bottleneck=bottleneck,
-        bias=bias,
-        scale=scale,
-        dropout=dropout,
+        bottleneck=whole("bottleneck", bottleneck),
+        bias=bool(bias),
+        scale=number("scale", scale),
+        dropout=number("dropout", dropout),
         activation=activation,
-        normed_input=normed_input,
+        normed_input=bool(normed_input),
     )
     adapted_block = _adapted_block_class(model)
     for index, block in enumerate(blocks):
@@ -177,6 +180,11 @@ def adapt(
 
         adapted = adapted_block(block, adapter(config.attn), adapter(config.ffn), normed_input)
         transformer_blocks(model)[index] = adapted
+    follow_grid(model, transformer_blocks(model), token_grid)
+    if is_transformers_ast(model):
+        from fastloaa.transformers_ast import check_input
+
+        model.audio_spectrogram_transformer.embeddings.register_forward_pre_hook(check_input)
     model.__dict__["loaa_config"] = config  # plain data: not for nn.Module to register
     freeze_backbone(model)
     return model
@@ -262,14 +270,18 @@ def token_grid(model: nn.Module) -> TokenGrid:
     if isinstance(model, AudioTransformer):
         return model.grid
     if is_transformers_ast(model):
-        config = model.config
-        stride = (config.frequency_stride, config.time_stride)
-        return TokenGrid.from_spectrogram(config.num_mel_bins, config.max_length, config.patch_size, stride, 2)
+        config, projection = model.config, model.audio_spectrogram_transformer.embeddings.patch_embeddings.projection
+        size = (config.num_mel_bins, config.max_length)
+        return TokenGrid.from_spectrogram(*size, projection.kernel_size, projection.stride, 2)
     vit = vision_transformer(model)
-    if vit.dynamic_img_size or not isinstance(vit.patch_drop, nn.Identity):
+    if (
+        vit.dynamic_img_size
+        or not isinstance(vit.patch_drop, nn.Identity)
+        or not getattr(vit.patch_embed, "strict_img_size", True)
+    ):
         raise TypeError(
-            "the model was built with dynamic_img_size or patch_drop_rate, so its tokens keep to no fixed grid; "
-            "build it without them: timm.create_model(..., img_size=(mel_bins, frames))"
+            "the model has dynamic_img_size, patch_drop_rate or images of any size, so its tokens keep to no fixed "
+            "grid; build it without them: timm.create_model(..., img_size=(mel_bins, frames))"
         )
     rows, cols = vit.patch_embed.grid_size
     return TokenGrid(rows, cols, vit.num_prefix_tokens)
@@ -285,6 +297,7 @@ def head_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def trainable_parameters(model: nn.Module) -> int:
     """Number of weights that training changes."""
+    check_module(model)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

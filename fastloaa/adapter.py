@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastloaa.activations import ACTIVATIONS
-from fastloaa.functional import Backend, Choice, choose_backend, loaa
+from fastloaa.activations import check_activation
+from fastloaa.autocast import autocast_dtype
+from fastloaa.functional import TOKENS, Backend, Choice, choose_backend, loaa
 from fastloaa.grid import TokenGrid, TokenOrder
+from fastloaa.inputs import as_tensor, number, whole
 from fastloaa.normed import NormedFrom
+
+torch.fx.wrap("loaa")  # symbolic tracing sees one node: the checks of shapes in it need tensors
 
 Kernel = Literal["time", "freq", "linear"] | tuple[int, int]
 KERNELS: dict[str, tuple[int, int]] = {"time": (1, 3), "freq": (3, 1), "linear": (1, 1)}
@@ -23,11 +27,15 @@ def kernel_size(kernel: Kernel) -> tuple[int, int]:
     Raises:
         ValueError: an unknown name, an even or non-positive size.
     """
-    size = KERNELS.get(kernel) if isinstance(kernel, str) else tuple(kernel)
-    if size is None or len(size) != 2 or any(not isinstance(k, int) or k < 1 or k % 2 == 0 for k in size):
+    try:
+        taps_f, taps_t = KERNELS[kernel] if isinstance(kernel, str) else kernel
+        size = (whole("kernel", taps_f), whole("kernel", taps_t))
+    except (KeyError, TypeError, ValueError):
+        size = (0, 0)
+    if size[0] % 2 == 0 or size[1] % 2 == 0:
         names = ", ".join(f'"{name}" = {value}' for name, value in KERNELS.items())
         raise ValueError(f"kernel is {names}, or a pair (frequency, time) of odd sizes; got {kernel!r}")
-    return size[0], size[1]
+    return size
 
 
 class LoAA(nn.Module):
@@ -51,8 +59,8 @@ class LoAA(nn.Module):
         initialisation: digest of the weights that training started from, by which `fastloaa.average` knows adapters of
             one origin; None where it is not known, as after `load_state_dict`. Adapter files keep it.
 
-    `down.weight` [r, d, kf, kt] and `up.weight` [d, r, kf, kt] are those of Conv2d (stored channels_last, which is how
-    a GEMM wants them), so the state dict of an adapter made of plain Conv2d loads unchanged.
+    `down.weight` [r, d, kf, kt] and `up.weight` [d, r, kf, kt] are those of Conv2d, so the state dict of an adapter
+    made of plain Conv2d loads unchanged.
 
     Raises:
         ValueError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
@@ -76,24 +84,21 @@ class LoAA(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if dim < 1 or bottleneck < 1:
-            raise ValueError(f"dim and bottleneck are at least 1, got dim={dim}, bottleneck={bottleneck}")
+        dim, bottleneck = whole("dim", dim), whole("bottleneck", bottleneck)
+        scale, dropout = number("scale", scale), number("dropout", dropout)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is a probability in [0, 1), got {dropout}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+        check_activation(activation)
         if backend not in get_args(Backend):
             raise ValueError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
         TokenGrid(freq_bins, 1, prefix_tokens, token_order)  # its own errors for a bad grid
         size = kernel_size(kernel)
         self.freq_bins, self.prefix_tokens, self.token_order = freq_bins, prefix_tokens, token_order
-        self.scale, self.dropout, self.activation, self.backend = float(scale), float(dropout), activation, backend
+        self.scale, self.dropout, self.activation, self.backend = scale, dropout, activation, backend
         padding = (size[0] // 2, size[1] // 2)
         options: dict[str, Any] = {"padding": padding, "bias": bias, "device": device, "dtype": dtype}
         self.down = nn.Conv2d(dim, bottleneck, size, **options)
         self.up = nn.Conv2d(bottleneck, dim, size, **options)
-        for convolution in (self.down, self.up):
-            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
         self.initialisation: str | None = None
         self.reset_parameters()
 
@@ -105,6 +110,10 @@ class LoAA(nn.Module):
         for bias in (self.down.bias, self.up.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
+
+    def set_grid(self, grid: TokenGrid) -> None:
+        """Keep to another grid: the one of the model around it, when that has changed."""
+        self.freq_bins, self.prefix_tokens, self.token_order = grid.freq_bins, grid.prefix_tokens, grid.token_order
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         super()._load_from_state_dict(*args, **options)
@@ -127,6 +136,7 @@ class LoAA(nn.Module):
         Returns:
             [batch, tokens, dim].
         """
+        x = as_tensor("x", x, self.down.weight, TOKENS)
         hidden_mask = None
         if self.training and self.dropout:
             ones = x.new_ones(x.shape[0], x.shape[1], self.down.out_channels, dtype=self.down.weight.dtype)
@@ -151,8 +161,7 @@ class LoAA(nn.Module):
 
     def explain(self, x: Tensor) -> Choice:
         """Which backend will run for input `x`, and why; print it."""
-        autocast = torch.is_autocast_enabled(x.device.type)
-        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        dtype = autocast_dtype(x.device.type) or x.dtype
         return choose_backend(x, self.down.kernel_size, self.down.out_channels, self.backend, dtype)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:

@@ -23,6 +23,7 @@ from fastloaa.adapt import (
 from fastloaa.adapter import LoAA
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
+from fastloaa.inputs import check_module, check_path
 
 _ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
 
@@ -40,6 +41,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     Raises:
         ArgumentError: a model that has not been adapted.
     """
+    check_module(model)
+    check_path(path)
     config = adapt_config(model)
     if config is None:
         raise ArgumentError("the model has no adapters to save; call adapt(model, ...) first")
@@ -67,6 +70,8 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
         FileError: missing, damaged, or not an adapter file.
         AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
     """
+    check_module(model)
+    check_path(path)
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
@@ -162,8 +167,14 @@ def backbone_fingerprint(model: nn.Module) -> str:
 
     What adapters and other methods brought is left out, so a model has the same one with and without them.
     """
+    weights = sorted(frozen_weights(model).items())
+    if any(parameter.is_meta for _, parameter in weights):
+        raise AdapterError(
+            "the model is on the device meta, where its weights have no values to tell whose adapters they carry; "
+            "load them first"
+        )
     digest = hashlib.sha256()
-    for name, parameter in sorted(frozen_weights(model).items()):
+    for name, parameter in weights:
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().data)
     return digest.hexdigest()

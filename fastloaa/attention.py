@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import adapt_config, frozen_weights, is_adapted, transformer_blocks
 from fastloaa.grid import TokenGrid
+from fastloaa.inputs import as_tensor, check_module
 from fastloaa.models import AST
 from fastloaa.widened import WidenedAttention
 
@@ -34,10 +35,12 @@ def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor
         AttentionError: no such layer.
         TypeError: attention of another kind than timm's.
     """
+    check_module(model)
     blocks = transformer_blocks(model)
-    if not -len(blocks) <= layer < len(blocks):
+    log_mel = as_tensor("log_mel", log_mel, next(model.parameters()), "what the model reads")
+    if not isinstance(layer, int) or not -len(blocks) <= layer < len(blocks):
         raise AttentionError(
-            f"layer {layer} does not exist, the model has {len(blocks)}; give 0 to {len(blocks) - 1}, -1 for the last"
+            f"layer {layer!r} does not exist, the model has {len(blocks)}; give 0 to {len(blocks) - 1}, -1 for the last"
         )
     attn = getattr(blocks[layer], "attn", None)
     if not isinstance(attn, Attention | WidenedAttention):
@@ -72,7 +75,8 @@ def token_attention(maps: Tensor, grid: TokenGrid, time_step: int) -> Tensor:
     Raises:
         AttentionError: no such time step, or maps of fewer tokens than the grid has.
     """
-    if not 0 <= time_step < grid.time_steps:
+    maps = as_tensor("maps", maps, torch.empty(0), "[batch, heads, tokens, tokens]")
+    if not isinstance(time_step, int) or not 0 <= time_step < grid.time_steps:
         raise AttentionError(f"time step {time_step} does not exist; expected 0 to {grid.time_steps - 1}")
     if maps.dim() != 4 or maps.shape[2] != maps.shape[3] or maps.shape[3] < grid.tokens:
         raise AttentionError(

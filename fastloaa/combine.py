@@ -38,6 +38,8 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
     """
     factors = _factors(adapters, weights)
     first = adapters[0]
+    if not all(isinstance(adapter, LoAA) for adapter in adapters):
+        raise CombineError("concat takes LoAA modules of one site; whole models are averaged (fastloaa.average)")
     for name in ("freq_bins", "prefix_tokens", "token_order", "activation"):
         _check_alike(name, [getattr(adapter, name) for adapter in adapters])
     for name in ("dtype", "device"):
@@ -136,6 +138,8 @@ def _adapters(model: nn.Module) -> list[LoAA]:
 
 
 def _factors(modules: Sequence[nn.Module], weights: Sequence[float] | None) -> list[float]:
+    if not isinstance(modules, list | tuple) or not all(isinstance(module, nn.Module) for module in modules):
+        raise CombineError("expected a list of adapters or adapted models; load files first, by load_adapter")
     if not modules:
         raise CombineError("nothing to combine; give at least one adapter")
     if weights is not None and len(weights) != len(modules):

@@ -6,16 +6,22 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
+from fastloaa.activations import check_activation
+from fastloaa.autocast import autocast_dtype
 from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
+from fastloaa.inputs import as_tensor
 from fastloaa.normed import NormedFrom
 from fastloaa.reference import loaa_reference
+from fastloaa.tracing import transformed
+from fastloaa.triton_version import NO_TRITON
 
-try:
+if NO_TRITON is None:
     from fastloaa.cpu_ops import INTERPRETED, loaa_forward
-except ImportError:  # no triton on this platform: everything else works, and asking for it says so
+else:  # everything else works, and asking for it says so
     INTERPRETED, loaa_forward = False, None  # type: ignore[assignment]
+
+TOKENS = "[batch, tokens, dim]"
 
 Backend = Literal["auto", "reference", "torch", "triton"]
 
@@ -80,11 +86,14 @@ def loaa(
         ValueError: shapes, kernel, activation or dtypes that do not fit.
         BackendError: the backend asked for cannot run this call.
     """
+    x = as_tensor("x", x, down_weight, TOKENS)
+    block_out = None if block_out is None else as_tensor("block_out", block_out, down_weight, TOKENS)
+    skip = None if skip is None else as_tensor("skip", skip, down_weight, TOKENS)
     _check(x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip, activation)
     grid = TokenGrid.from_tokens(x.shape[1], freq_bins, prefix_tokens, token_order)
-    autocast = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-    if down_weight.dtype != dtype and not autocast:
+    autocast = autocast_dtype(x.device.type)
+    dtype = autocast or x.dtype
+    if down_weight.dtype != dtype and autocast is None:
         raise ValueError(
             f"x is {x.dtype} and the adapter's weights are {down_weight.dtype}; "
             f"give both one dtype (layer.to({x.dtype})) or run under torch.autocast"
@@ -92,8 +101,10 @@ def loaa(
     kernel = (down_weight.shape[2], down_weight.shape[3])
     choice = choose_backend(x, kernel, down_weight.shape[0], backend, dtype)
 
-    # No copy where the dtype fits already.
-    down, up = down_weight.to(dtype), up_weight.to(dtype)
+    # No copy where dtype and layout fit already. The kernels read weights in the order of a GEMM's operand; the module
+    # stores them as Conv2d does, since PyTorch's tools take flat views of parameters.
+    layout = torch.channels_last if choice.backend == "triton" else torch.preserve_format
+    down, up = down_weight.to(dtype, memory_format=layout), up_weight.to(dtype, memory_format=layout)
     extras = [None if t is None else t.to(dtype) for t in (down_bias, up_bias, hidden_mask)]
     if choice.backend == "triton":
         return _fused(x, down, up, extras, block_out, skip, normed_from, grid, scale, activation)
@@ -170,8 +181,10 @@ def choose_backend(
 
 def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch.dtype) -> str | None:
     """Why the fused kernels cannot run, None if they can."""
-    if loaa_forward is None:
-        return "the package triton is not installed"
+    if NO_TRITON is not None:
+        return NO_TRITON
+    if transformed():
+        return "torch.func, forward-mode differentiation and torch.jit.trace need PyTorch's own operations"
     if x.device.type != "cuda" and not (INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
     if min(kernel) > 1:
@@ -202,7 +215,8 @@ def _check(
 ) -> None:
     """Shapes, once for all backends, so that every one of them refuses the same input with the same words."""
     if x.dim() != 3:
-        raise ValueError(f"x is [batch, tokens, dim], got shape {tuple(x.shape)}; flatten the grid into tokens first")
+        advice = "a single clip is x[None]" if x.dim() == 2 else "flatten the grid into tokens first"
+        raise ValueError(f"x is [batch, tokens, dim], got shape {tuple(x.shape)}; {advice}")
     rank, dim, kf, kt = down_weight.shape
     if kf % 2 == 0 or kt % 2 == 0:
         raise ValueError(f"the kernel (frequency, time) has odd sizes so that it is centred, got ({kf}, {kt})")
@@ -225,5 +239,4 @@ def _check(
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x {tuple(x.shape)}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+    check_activation(activation)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
 from fastloaa.normed import NormedFrom, recompute
 from fastloaa.products import by_onednn, product
 from fastloaa.shifts import fold, negated, offsets, unfold
+from fastloaa.tracing import transformed
 
 
 def loaa_gemm_shift(
@@ -39,7 +39,8 @@ def loaa_gemm_shift(
     All tensors have x's dtype and device, but for those of `normed_from`, from which the backward pass recomputes x.
     """
     tensors = (x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    wants_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if wants_gradient and not transformed():
         residual, *norm = normed_from or (None, None, None, 0.0)
         return _GemmShift.apply(*map(_alias, tensors), grid, scale, activation, _alias(residual), *norm)
     return forward(*tensors, grid, scale, activation)[0]
@@ -56,30 +57,33 @@ def _alias(tensor: Tensor | None) -> Tensor | None:
 class _GemmShift(torch.autograd.Function):
     """Keeps only the r-wide pre-activation beside its inputs, and recomputes the hidden rows from it.
 
-    Of x it keeps what x is normed from, where that is known.
+    Of x it keeps what x is normed from, where that is known. A second derivative is autograd's own, of the backward
+    pass: there the pre-activation is computed again, as a function of the inputs.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:
         *branch, residual, norm_weight, norm_bias, eps = rest
-        _, _, hidden_mask, _, _, *settings = branch
+        down_bias, _, hidden_mask, _, _, *settings = branch
         out, pre = forward(x, down_weight, up_weight, *branch)
         ctx.settings, ctx.norm_eps, ctx.x_dtype = settings, eps, x.dtype
         kept = x if residual is None else None
-        ctx.save_for_backward(kept, residual, norm_weight, norm_bias, down_weight, up_weight, hidden_mask, pre)
+        weights = (down_weight, up_weight, down_bias, hidden_mask)
+        ctx.save_for_backward(kept, residual, norm_weight, norm_bias, *weights, pre)
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_x, need_down, need_up, need_down_bias, need_up_bias, need_mask, need_block, need_skip = (
             ctx.needs_input_grad[:8]
         )
         # Read once: activation checkpointing recomputes them at each access.
-        x, residual, norm_weight, norm_bias, down_weight, up_weight, hidden_mask, pre = ctx.saved_tensors
+        x, residual, norm_weight, norm_bias, down_weight, up_weight, down_bias, hidden_mask, pre = ctx.saved_tensors
         grid, scale, activation = ctx.settings
         if x is None:
             x = recompute(NormedFrom(residual, norm_weight, norm_bias, ctx.norm_eps), ctx.x_dtype)
+        if torch.is_grad_enabled():  # create_graph=True
+            pre = _project_down(x, down_weight, down_bias, grid)
         needs = (need_x, need_down, need_up, need_down_bias or need_mask)
         d_x, d_down, d_up, d_hidden, d_pre = backward(
             grad, x, down_weight, up_weight, hidden_mask, pre, grid, scale, activation, *needs
@@ -167,7 +171,7 @@ def _project_down(x: Tensor, weight: Tensor, bias: Tensor | None, grid: TokenGri
     _, dim, kf, kt = weight.shape
     taps = _taps(x.reshape(-1, dim), _down_matrix(weight), x.shape[:2], kf * kt)
     pre = fold(taps, grid, offsets(kf, kt, grid))
-    return pre if bias is None else pre.add_(bias)
+    return pre if bias is None else pre + bias
 
 
 def _taps(rows: Tensor, matrix: Tensor, sequence: torch.Size, taps: int) -> Tensor:
@@ -178,7 +182,7 @@ def _taps(rows: Tensor, matrix: Tensor, sequence: torch.Size, taps: int) -> Tens
     columns = matrix.shape[0]
     padding = -columns % 16
     out = product(rows, F.pad(matrix, (0, 0, 0, padding)) if padding else matrix)
-    return out.view(*sequence, columns + padding)[..., :columns].unflatten(2, (taps, -1))
+    return out[:, :columns].view(*sequence, taps, columns // taps)
 
 
 def _project_up(
@@ -198,6 +202,9 @@ def _project_up(
     unfolded = unfold(hidden, grid, offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
     matrix = _up_matrix(weight)
     summands = [summand for summand in (block_out, skip) if summand is not None]
+    if transformed():
+        out = product(unfolded, matrix).view(*pre.shape[:2], dim)
+        return sum((*summands, *([] if bias is None else [bias * scale])), start=out)
     if not summands or by_onednn(unfolded):
         out = product(unfolded, matrix).view(*pre.shape[:2], dim)
         for summand in summands:
@@ -223,5 +230,5 @@ def _down_matrix(weight: Tensor) -> Tensor:
 
 
 def _up_matrix(weight: Tensor) -> Tensor:
-    """[dim, r, kf, kt] -> [dim, taps * r], tap-major; a view when the weight is stored channels_last."""
+    """[dim, r, kf, kt] -> [dim, taps * r], tap-major."""
     return weight.permute(0, 2, 3, 1).flatten(1)

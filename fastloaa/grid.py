@@ -1,5 +1,7 @@
 """How the tokens of a spectrogram transformer lie on the (frequency, time) grid."""
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,6 +29,9 @@ class TokenGrid:
     token_order: TokenOrder = "freq"
 
     def __post_init__(self) -> None:
+        for name in ("freq_bins", "time_steps", "prefix_tokens"):
+            if isinstance(size := getattr(self, name), float | str):
+                raise ValueError(f"{name} is a whole number; got {size!r}")
         if self.freq_bins < 1 or self.time_steps < 1:
             raise ValueError(
                 f"a token grid has at least one frequency bin and one time step, got freq_bins={self.freq_bins}, "
@@ -107,5 +112,13 @@ class TokenGrid:
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(frequency, time) of a setting given as one number for both or as a pair."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    """(frequency, time) of a setting given as one number for both or as a pair.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        first, second = value if isinstance(value, Sequence) else (value, value)
+        return operator.index(first), operator.index(second)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a whole number or a pair (frequency, time) of them; got {value!r}") from None

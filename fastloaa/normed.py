@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastloaa.autocast import autocast_dtype
+
 
 class NormedFrom(NamedTuple):
     """Says of a tensor that it is `layer_norm(residual)`, cast to whatever dtype it has.
@@ -33,10 +35,14 @@ def norm_once(norm: nn.Module, residual: Tensor) -> tuple[Tensor, NormedFrom | N
     Under autocast the result has its dtype: a block's Linear and its adapter would else cast it for themselves, and
     their gradients would be summed in float32.
     """
-    normed = norm(residual)
-    device = residual.device.type
-    if torch.is_autocast_enabled(device):
-        normed = normed.to(torch.get_autocast_dtype(device))
+    normed = as_autocast(norm(residual))
     if not isinstance(norm, nn.LayerNorm):
         return normed, None
     return normed, NormedFrom(residual, norm.weight, norm.bias, norm.eps)
+
+
+@torch.fx.wrap
+def as_autocast(tensor: Tensor) -> Tensor:
+    """The tensor in the dtype of autocast, where that is on. One node to symbolic tracing, which sees no device."""
+    dtype = autocast_dtype(tensor.device.type)
+    return tensor if dtype is None else tensor.to(dtype)

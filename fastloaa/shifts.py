@@ -33,8 +33,8 @@ def fold(columns: Tensor, grid: TokenGrid, taps: Sequence[Offset]) -> Tensor:
     """
     centre = taps.index((0, 0))
     out = columns[:, :, centre].clone(memory_format=torch.contiguous_format)
-    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
-    column_grid = columns[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
+    out_grid = _on_grid(out, grid)  # [B, rows, cols, r]
+    column_grid = _on_grid(columns, grid)  # [B, rows, cols, taps, r]
     for tap, offset in enumerate(taps):
         if tap != centre:
             (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
@@ -51,13 +51,18 @@ def unfold(hidden: Tensor, grid: TokenGrid, taps: Sequence[Offset]) -> Tensor:
         return hidden.unsqueeze(2)
     out = hidden.new_zeros(*hidden.shape[:2], len(taps), hidden.shape[2])
     out[:, :, taps.index((0, 0))] = hidden
-    out_grid = out[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, taps, r]
-    hidden_grid = hidden[:, grid.prefix_tokens :].unflatten(1, grid.rows_cols)  # [B, rows, cols, r]
+    out_grid = _on_grid(out, grid)  # [B, rows, cols, taps, r]
+    hidden_grid = _on_grid(hidden, grid)  # [B, rows, cols, r]
     for tap, offset in enumerate(taps):
         if offset != (0, 0):
             (to_rows, to_cols), (from_rows, from_cols) = _overlap(grid, offset)
             out_grid[:, to_rows, to_cols, tap] = hidden_grid[:, from_rows, from_cols]
     return out
+
+
+def _on_grid(rows: Tensor, grid: TokenGrid) -> Tensor:
+    """[B, N, ...] -> view of the patches, [B, rows, cols, ...]. Not by `unflatten`, which batched gradients lack."""
+    return rows[:, grid.prefix_tokens :].view(rows.shape[0], *grid.rows_cols, *rows.shape[2:])
 
 
 def _overlap(grid: TokenGrid, offset: Offset) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

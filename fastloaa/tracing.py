@@ -1,6 +1,7 @@
-"""What a traced graph is for."""
+"""What is looking at a call, besides the one who called."""
 
 import torch
+from torch.autograd import forward_ad
 
 
 def exporting() -> bool:
@@ -9,3 +10,16 @@ def exporting() -> bool:
     Not `torch.compiler.is_exporting` alone: in torch 2.11 Dynamo takes that for true in plain torch.compile as well.
     """
     return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
+def transformed() -> bool:
+    """Whether torch.func, forward-mode differentiation or torch.jit.trace sees the single operations.
+
+    Then they are PyTorch's own, each with a derivative, a batching rule and a place in TorchScript, and none of them is
+    in place: a tensor that is not batched cannot take up one that is.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()  # what autograd.Function itself asks
+        or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+    )

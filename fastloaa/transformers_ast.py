@@ -10,6 +10,22 @@ from fastloaa.adapter import LoAA
 from fastloaa.normed import norm_once
 
 
+def check_input(embeddings: Any, inputs: tuple[Any, ...]) -> None:
+    """A forward pre-hook of the model's embeddings: transformers takes spectrograms of any shape that gives as many
+    patches, a transposed one too, and the adapters would look at other neighbours.
+
+    Raises:
+        ValueError: another shape than the configuration says.
+    """
+    if inputs and isinstance(inputs[0], Tensor):
+        frames, mel_bins = embeddings.config.max_length, embeddings.config.num_mel_bins
+        if inputs[0].dim() != 3 or tuple(inputs[0].shape[1:]) != (frames, mel_bins):
+            raise ValueError(
+                f"expected input_values [batch, max_length={frames}, num_mel_bins={mel_bins}] as model.config says, "
+                f"got {tuple(inputs[0].shape)}"
+            )
+
+
 class AdaptedASTLayer(ASTLayer):
     """`ASTLayer` with adapters beside its attention and its FFN, as `AdaptedBlock` is of a timm block.
 

@@ -5,7 +5,7 @@ Both Linears have partners in the block that read the same input and add to the 
 qkv and proj beside attention. So they are stacked into those, and only `Between` is left of the adapter.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.shifts import Offset, fold, unfold
-from fastloaa.tracing import exporting
+from fastloaa.tracing import exporting, transformed
+from fastloaa.triton_version import NO_TRITON
 
-try:
+if NO_TRITON is None:
     import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
     from fastloaa.kernels.ops import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
     from fastloaa.kernels.widened_ops import widened_activation_
-except ImportError:  # no triton on this platform
+else:
     INTERPRETED, obstacle, widened_activation_ = False, None, None  # type: ignore[assignment]
 
 ALIGNMENT = 8  # columns; what tensor cores want of a matrix's width in 16 bits
@@ -74,8 +75,11 @@ class Between:
     def in_place(self, buffer: Tensor, start: int, wide_activation: str = "") -> bool:
         """Do it on the columns from `start` on, and `wide_activation` on those before them, in one pass.
 
-        False, with nothing done, where a gradient is wanted, a graph is being exported, or the kernel cannot run.
+        False, with nothing done, where a gradient is wanted, a graph is being exported or a transform at work, or where
+        the kernel cannot run.
         """
+        if isinstance(buffer, torch.fx.Proxy) or transformed():
+            return False
         wants_gradient = torch.is_grad_enabled() and buffer.requires_grad
         if self.kernel is None or wants_gradient or exporting() or not _runs(buffer, self):
             return False
@@ -94,7 +98,19 @@ class Between:
         return cls(**values | {"taps": tuple((f, t) for f, t in values["taps"])})
 
 
-class WidenedMlp(nn.Module):
+class _Widened(nn.Module):
+    """A module of a block that an adapter was merged into."""
+
+    between: Between
+
+    def set_grid(self, grid: TokenGrid) -> None:
+        """Keep to another grid, as `LoAA.set_grid`."""
+        self.between = replace(
+            self.between, freq_bins=grid.freq_bins, prefix_tokens=grid.prefix_tokens, token_order=grid.token_order
+        )
+
+
+class WidenedMlp(_Widened):
     """timm's Mlp with an adapter in its Linears: fc1 [hidden + width, dim], fc2 [dim, hidden + width]."""
 
     def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, between: Between) -> None:
@@ -108,11 +124,11 @@ class WidenedMlp(nn.Module):
         if name is not None and self.between.in_place(buffer, hidden, name):
             return self.fc2(buffer)
         out = F.linear(self.act(buffer[..., :hidden]), self.fc2.weight[:, :hidden], self.fc2.bias)
-        columns = self.between(buffer[..., hidden:])
+        columns = _activate(self.between, buffer[..., hidden:])
         return _add_product(out, columns, self.fc2.weight[:, hidden : hidden + self.between.columns])
 
 
-class WidenedAttention(nn.Module):
+class WidenedAttention(_Widened):
     """timm's Attention with an adapter in its Linears: qkv [3 * attn_dim + width, dim], proj [dim, attn_dim + width].
 
     Args:
@@ -143,7 +159,7 @@ class WidenedAttention(nn.Module):
         weight = self.proj.weight[:, self.attn_dim :]
         if between.in_place(buffer, start):
             return _add_product(out, buffer[..., start:], weight)
-        return _add_product(out, between(buffer[..., start:]), weight[:, : between.columns])
+        return _add_product(out, _activate(between, buffer[..., start:]), weight[:, : between.columns])
 
 
 def activation_name(module: nn.Module) -> str | None:
@@ -154,9 +170,15 @@ def activation_name(module: nn.Module) -> str | None:
     return {nn.ReLU: "relu", nn.SiLU: "silu", GELU: "gelu", GELUTanh: "gelu_tanh"}.get(type(module))
 
 
+@torch.fx.wrap  # one node to symbolic tracing, as the next
+def _activate(between: Between, columns: Tensor) -> Tensor:
+    return between(columns)
+
+
+@torch.fx.wrap
 def _add_product(out: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
     """`out + columns @ weight.T`, in out's memory where nothing forbids it."""
-    if torch.is_grad_enabled() or not out.dtype == columns.dtype == weight.dtype:
+    if torch.is_grad_enabled() or transformed() or not out.dtype == columns.dtype == weight.dtype:
         return out + F.linear(columns, weight)
     return out.flatten(0, 1).addmm_(columns.flatten(0, 1), weight.t()).view_as(out)
 

@@ -71,14 +71,16 @@ def test_state_dict_of_plain_conv2d_loads_unchanged() -> None:
     torch.testing.assert_close(made(x), plain(x))
 
 
-def test_weights_are_stored_as_the_gemm_wants_them() -> None:
-    """[r, d, kf, kt] in channels_last is [r, taps, d] in memory, and stays so through copies, loads and casts."""
+def test_weights_and_their_gradients_have_flat_views() -> None:
+    """As PyTorch's pruning and L-BFGS take them."""
     made = layer()
-    loaded = layer()
-    loaded.load_state_dict({key: value.contiguous() for key, value in made.state_dict().items()})
-    for module in (made, loaded, copy.deepcopy(made), copy.deepcopy(made).bfloat16()):
+    made(torch.randn(3, 1 + 2 * 5, 16)).sum().backward()
+    for module in (made, copy.deepcopy(made), copy.deepcopy(made).bfloat16()):
         for weight in (module.down.weight, module.up.weight):
-            assert weight.permute(0, 2, 3, 1).is_contiguous()
+            assert weight.view(-1).shape == (weight.numel(),)
+    for weight in (made.down.weight, made.up.weight):
+        assert weight.grad is not None
+        assert weight.grad.view(-1).shape == (weight.numel(),)
 
 
 def test_dropout_drops_in_training_alone_and_keeps_the_mean() -> None:
@@ -114,8 +116,8 @@ def test_explain_says_which_and_why() -> None:
         ({"kernel": (1, 2)}, r"kernel is .* odd sizes; got \(1, 2\)"),
         ({"kernel": (1, -1)}, r"got \(1, -1\)"),
         ({"kernel": "times"}, r"\"time\" = \(1, 3\).* got 'times'"),
-        ({"bottleneck": 0}, r"at least 1, got dim=16, bottleneck=0"),
-        ({"bottleneck": -3}, r"bottleneck=-3"),
+        ({"bottleneck": 0}, r"bottleneck is a whole number, at least 1; got bottleneck=0"),
+        ({"bottleneck": -3}, r"got bottleneck=-3"),
         ({"dropout": 1.0}, r"probability in \[0, 1\), got 1.0"),
         ({"activation": "swish"}, r"activation is one of gelu"),
         ({"backend": "cuda"}, r"backend is one of auto"),

@@ -90,7 +90,7 @@ def test_an_old_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_triton_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "loaa_forward", None)
+    monkeypatch.setattr(functional, "NO_TRITON", "the package triton is not installed")
     with pytest.raises(BackendError, match=r"the package triton is not installed; use backend="):
         choose_backend(on_cuda(1, 4, 16), (1, 3), 4, "triton")
     layer, x = LoAA(16, 4, freq_bins=2), torch.randn(1, 4, 16)

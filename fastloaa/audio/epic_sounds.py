@@ -1,21 +1,23 @@
 """EPIC-SOUNDS' own log-mel spectrogram."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
+from fastloaa.audio.constants import Constants
 from fastloaa.audio.frontend import as_clips, clip_lengths
+from fastloaa.autocast import without_autocast
 from fastloaa.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
 FFT_SIZE = 2048
 
 
-class EpicSoundsFrontEnd(nn.Module):
+class EpicSoundsFrontEnd(Constants):
     """Log-mel features as the baselines of EPIC-SOUNDS prepare them, used like `FrontEnd`.
 
     Magnitudes of the Fourier transform of Hann windows of 10 ms every 5 ms, the first and last centred on the clip's
@@ -57,14 +59,17 @@ class EpicSoundsFrontEnd(nn.Module):
                 f"frames and mel_bins are at least 1 and 10 ms are 2 to {FFT_SIZE} samples, "
                 f"got frames={frames}, mel_bins={mel_bins}, {self.window} samples at {sample_rate} Hz"
             )
+        self.register_constants()
+
+    def constants(self) -> dict[str, Tensor]:
+        """taper [window], fourier [2 * bins, 1, window] and mel [bins, mel_bins]."""
         taper = torch.hann_window(self.window, dtype=torch.float64)  # periodic, as librosa's
         # Magnitudes do not depend on where in the transform the window lies: it needs no centring there.
         spectrum = torch.fft.rfft(torch.diag(taper), n=FFT_SIZE)  # [window, bins]
-        fourier = torch.view_as_real(spectrum).permute(2, 1, 0).reshape(-1, 1, self.window)  # [2 * bins, 1, window]
-        mel = melscale_fbanks(FFT_SIZE // 2 + 1, 0.0, sample_rate / 2, mel_bins, sample_rate, mel_scale="htk")
-        self.register_buffer("taper", taper.float(), persistent=False)  # [window]
-        self.register_buffer("fourier", fourier.float(), persistent=False)
-        self.register_buffer("mel", mel, persistent=False)  # [bins, mel_bins]
+        fourier = torch.view_as_real(spectrum).permute(2, 1, 0).reshape(-1, 1, self.window)
+        top, bins = self.sample_rate / 2, FFT_SIZE // 2 + 1
+        mel = melscale_fbanks(bins, 0.0, top, self.mel_bins, self.sample_rate, mel_scale="htk")
+        return {"taper": taper.float(), "fourier": fourier.float(), "mel": mel}
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, ready for JSON."""
@@ -115,11 +120,12 @@ class EpicSoundsFrontEnd(nn.Module):
         """
         waveform, lengths = as_clips(waveform, lengths, self.mel.device)
         lengths = clip_lengths(waveform, lengths).clamp(max=self.samples)
+        self.meet(waveform)
         inside = torch.arange(self.samples, device=waveform.device) < lengths[:, None]
         waveform = torch.where(inside, F.pad(waveform.float(), (0, self.samples))[:, : self.samples], 0.0)
         half = self.window // 2
         end = (self.frames - 1) * self.shift + self.window - half  # where the last window ends
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform.device.type):
             magnitude = self._magnitude(F.pad(waveform, (half, end - self.samples)))  # [batch, frames, bins]
             log_mel = (magnitude @ self.mel + FLOOR).log()
         frame = torch.arange(self.frames, device=waveform.device)
@@ -132,7 +138,3 @@ class EpicSoundsFrontEnd(nn.Module):
             real, imaginary = F.conv1d(waveform[:, None], self.fourier, stride=self.shift).chunk(2, dim=1)
             return (real.square() + imaginary.square()).sqrt().transpose(1, 2)
         return torch.fft.rfft(waveform.unfold(1, self.window, self.shift) * self.taper, n=FFT_SIZE).abs()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the model to another device, but stay float32 when it is cast to half precision."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)

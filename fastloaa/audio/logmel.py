@@ -1,15 +1,16 @@
 """Kaldi's log-mel filter bank as one batched module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
-from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from fastloaa.audio.constants import Constants
+from fastloaa.autocast import without_autocast
 from fastloaa.tracing import exporting
 
 PREEMPHASIS = 0.97
@@ -18,7 +19,7 @@ CHUNK = 1024  # frames at a time on a CPU: a batch of ten-second clips at once w
 BAND = 16  # mel filters of one matrix product on a CPU
 
 
-class LogMel(nn.Module):
+class LogMel(Constants):
     """Log-mel spectrogram, equal to `torchaudio.compliance.kaldi.fbank` as AST calls it.
 
     That is: Hann window (`window_type="hanning"`), mean of each frame removed, pre-emphasis 0.97, power spectrum,
@@ -70,13 +71,16 @@ class LogMel(nn.Module):
                 f"mel_bins={mel_bins}, low_freq={low_freq:g}, high_freq={top:g}"
             )
         self.fft_size = 1 << (self.window - 1).bit_length()  # Kaldi rounds up to a power of two
+        self._range = (low_freq, high_freq)
+        self.bands = _bands(self.register_constants()["mel"])
+
+    def constants(self) -> dict[str, Tensor]:
+        """fourier [2 * bins, 1, window] and mel [2 * bins, mel_bins]."""
         # The spectrum is linear in the frame: its values on the unit vectors are its matrix.
         fourier = self._spectrum(torch.eye(self.window, dtype=torch.float64))  # [window, 1 frame, 2 * bins]
-        self.register_buffer("fourier", fourier.permute(2, 1, 0).float().contiguous(), persistent=False)
-        mel, _ = get_mel_banks(mel_bins, self.fft_size, sample_rate, low_freq, high_freq, 100.0, -500.0, 1.0)
+        mel, _ = get_mel_banks(self.mel_bins, self.fft_size, self.sample_rate, *self._range, 100.0, -500.0, 1.0)
         mel = mel.T[1:].float().repeat_interleave(2, 0)  # the sum of both parts' squares is left to the product
-        self.register_buffer("mel", mel, persistent=False)  # [2 * bins, mel_bins]
-        self.bands = _bands(self.mel)
+        return {"fourier": fourier.permute(2, 1, 0).float().contiguous(), "mel": mel}
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Log-mel power of a batch.
@@ -92,12 +96,13 @@ class LogMel(nn.Module):
             ValueError: another shape or dtype, or a waveform shorter than one window.
         """
         waveform = as_waveform(waveform, self.mel.device)
+        self.meet(waveform)
         if waveform.shape[1] < self.window:
             raise ValueError(
                 f"a waveform of {waveform.shape[1]} samples is shorter than one window of {self.window}; pad it with "
                 f"zeros, or use FrontEnd, which takes any length"
             )
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform.device.type):
             if exporting() or not len(waveform):  # few runtimes have an FFT, and MKL's takes no empty batch
                 return self._log(self._spectrum_by_convolution(waveform).square() @ self.mel)
             if waveform.device.type != "cpu":
@@ -139,10 +144,6 @@ class LogMel(nn.Module):
     def _log(mel_power: Tensor) -> Tensor:
         """In place."""
         return mel_power.clamp_(min=FLOOR).log_()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the model to another device, but stay float32 when it is cast to half precision."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     def extra_repr(self) -> str:
         return f"sample_rate={self.sample_rate}, mel_bins={self.mel_bins}, window={self.window}, shift={self.shift}"

@@ -21,7 +21,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     report = {
         "fastloaa": version("fastloaa"),
         "python": platform.python_version(),
-        **{package: _installed(package) for package in ("torch", "triton", "timm")},
+        "torch": _installed("torch"),
+        "triton": _triton(),
+        "timm": _installed("timm"),
         "onnxruntime": _onnxruntime(),
         "cuda": _cuda(),
         "loaa backend": _backend(),
@@ -62,11 +64,23 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def _triton() -> str | None:
+    """Its version, and why it is not used where it is not; None where there is none."""
+    from fastloaa.triton_version import NO_TRITON
+
+    there = _installed("triton")
+    return there and (f"{there} (not used: {NO_TRITON})" if NO_TRITON else there)
+
+
 def _onnxruntime() -> str:
     try:
         import onnxruntime
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
         return "not installed; pip install 'fastloaa[onnx]' or, for NVIDIA GPUs, 'fastloaa[onnx-gpu]'"
+    except ImportError as error:  # one of its libraries is missing or of another version
+        return f"does not load: {error}"
     return f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
 
 

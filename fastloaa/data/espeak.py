@@ -37,7 +37,9 @@ class Espeak:
     def __init__(self) -> None:
         try:
             import espeakng_loader
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name != "espeakng_loader":
+                raise
             raise DataError(
                 "speech synthesis needs espeakng-loader, which is not installed; pip install fastloaa[words]"
             ) from error

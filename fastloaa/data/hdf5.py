@@ -64,7 +64,9 @@ def _open(path: Path) -> Any:
     """The file, to be used in a `with`: opened for each reading, since workers must not share a handle."""
     try:
         import h5py
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "h5py":
+            raise
         raise DataError(f"{path}: needs h5py, which is not installed; pip install 'fastloaa[hdf5]'") from error
     if not path.is_file():
         raise AudioError(f"{path}: no such file; check the path")

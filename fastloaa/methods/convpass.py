@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import OpenBlock, transformer_blocks
+from fastloaa.adapt import OpenBlock, token_grid, transformer_blocks
+from fastloaa.follow import follow_grid
 from fastloaa.grid import TokenGrid
 from fastloaa.methods.inserted import InsertedMethod, like
 from fastloaa.methods.options import check_at_least, check_fraction, check_types
@@ -40,6 +41,7 @@ class ConvpassMethod(InsertedMethod):
         blocks = transformer_blocks(model)
         for index, block in enumerate(blocks):
             blocks[index] = ConvpassBlock(block, model.grid, self)
+        follow_grid(model, blocks, token_grid)
 
 
 class ConvpassBlock(OpenBlock):
@@ -89,6 +91,10 @@ class Convpass(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+    def set_grid(self, grid: TokenGrid) -> None:
+        """Keep to another grid, as `LoAA.set_grid`."""
+        self.freq_bins, self.prefix_tokens = grid.freq_bins, grid.prefix_tokens
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, tokens, dim], frequency-major after the prefix tokens -> the branch, the same shape."""

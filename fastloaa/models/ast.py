@@ -15,6 +15,7 @@ from fastloaa.adapt import is_adapted
 from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
+from fastloaa.inputs import as_tensor, whole
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
 from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
@@ -25,18 +26,72 @@ if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such
 
 
 class SpectrogramPatches(nn.Module):
-    """Patch embedding of a one-channel spectrogram; the patches may overlap. Stands in for timm's PatchEmbed."""
+    """Patch embedding of a one-channel spectrogram; the patches may overlap. Stands in for timm's PatchEmbed.
 
-    def __init__(self, dim: int, grid: TokenGrid, patch: tuple[int, int], stride: tuple[int, int], bias: bool) -> None:
+    Attributes:
+        img_size: (mel_bins, frames) of the spectrograms.
+        grid_size, num_patches, patch_size: as timm's PatchEmbed has them.
+    """
+
+    def __init__(
+        self, dim: int, img_size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], bias: bool
+    ) -> None:
         super().__init__()
         self.proj = nn.Conv2d(1, dim, patch, stride, bias=bias)
+        grid = TokenGrid.from_spectrogram(*img_size, patch, stride)
+        self.img_size = img_size
         self.grid_size = (grid.freq_bins, grid.time_steps)
         self.num_patches = grid.patches
         self.patch_size = patch
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """[batch, 1, mel_bins, frames] -> [batch, patches, dim], frequency-major."""
+        """[batch, 1, mel_bins, frames] -> [batch, patches, dim], frequency-major.
+
+        Raises:
+            ValueError: another shape.
+        """
+        _check_image(spectrogram, self.img_size)
         return self.proj(spectrogram).flatten(2).transpose(1, 2)
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Step between patches, the larger or both; timm's feature extractors ask for it."""
+        step = (self.proj.stride[0], self.proj.stride[1])
+        return max(step) if as_scalar else step
+
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """The grid of the one size there is; timm's `forward_intermediates` asks for it."""
+        return self.grid_size
+
+    def set_input_size(self, *_: Any, **__: Any) -> None:
+        """Raise ValueError: front end, grid and position embedding are made for each other."""
+        raise ValueError(
+            "AST keeps to the size that it was built for; save it, and take its backbone for another: "
+            "model.save(path), then AST(num_classes, frames=..., mel_bins=..., weights=path)"
+        )
+
+
+@torch.fx.wrap  # one node to symbolic tracing, which sees no shape
+def _check_image(spectrogram: Tensor, size: tuple[int, int]) -> None:
+    if spectrogram.dim() != 4 or tuple(spectrogram.shape[1:]) != (1, *size):
+        raise ValueError(
+            f"expected spectrograms [batch, 1, mel_bins={size[0]}, frames={size[1]}], got {tuple(spectrogram.shape)}"
+        )
+
+
+@torch.fx.wrap
+def _check_log_mel(log_mel: Tensor, size: tuple[int, int]) -> None:
+    mel_bins, frames = size
+    given = tuple(log_mel.shape)
+    if len(given) == 3 and given[1:] == (frames, mel_bins):
+        return
+    advice = "model.front_end(waveform) makes it from waveforms"
+    if given[-2:] == (mel_bins, frames):
+        advice = "swap its last axes: log_mel.transpose(-2, -1)"
+    elif given == (frames, mel_bins):
+        advice = "a single clip is log_mel[None]"
+    elif given[1:] == (1, frames, mel_bins):
+        advice = "it has no axis of channels: log_mel.squeeze(1)"
+    raise ValueError(f"expected log-mel [batch, frames={frames}, mel_bins={mel_bins}], got {given}; {advice}")
 
 
 class AST(nn.Module):
@@ -61,7 +116,6 @@ class AST(nn.Module):
 
     Attributes:
         front_end: turns waveforms into what the model reads; no weights.
-        grid: how the tokens lie, a `TokenGrid`.
 
     Raises:
         ValueError: sizes that do not fit each other.
@@ -90,18 +144,22 @@ class AST(nn.Module):
         norm_eps: float | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is at least 1, got {num_classes}")
+        num_classes, frames = whole("num_classes", num_classes), whole("frames", frames)
+        mel_bins, sample_rate = whole("mel_bins", mel_bins), whole("sample_rate", sample_rate)
+        if isinstance(labels, str):
+            raise ValueError(f"labels are the names of the classes, a list; got {labels!r}")
+        if not isinstance(backbone, str):
+            raise TypeError(f"backbone is the name of a timm VisionTransformer, got {type(backbone).__name__}")
+        if not isinstance(weights, str | Path | None):
+            raise TypeError(f'weights is "timm", the path of a file, or None; got {weights!r:.80}')
         if labels is not None and len(labels) != num_classes:
             raise ValueError(f"{len(labels)} labels were given for {num_classes} classes; give one name for each class")
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ValueError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
-        with torch.device("cpu"):  # it computes constants, which device "meta" could not
-            features = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
-        self.front_end: FrontEnd | EpicSoundsFrontEnd = features.to(torch.get_default_device())
+        self.front_end: FrontEnd | EpicSoundsFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
         self.num_classes = num_classes
-        self.labels = None if labels is None else tuple(labels)
+        self.labels = None if labels is None else tuple(map(str, labels))
         self.probabilities, self.multi_label = probabilities, multi_label
         self._architecture = {
             "backbone": backbone,
@@ -113,11 +171,10 @@ class AST(nn.Module):
         vit = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
         if not isinstance(vit, VisionTransformer):
             raise TypeError(f"backbone is the name of a timm VisionTransformer (vit_*, deit_*), got {backbone!r}")
-        self.grid = TokenGrid.from_spectrogram(mel_bins, frames, patch, stride, vit.num_prefix_tokens)
         source, source_grid = vit.state_dict(), vit.patch_embed.grid_size
         if weights is not None and weights != "timm":
             source, source_grid = read_backbone(weights)
-        self.backbone = _fit(vit, self.grid, pair(patch), pair(stride))
+        self.backbone = _fit(vit, (mel_bins, frames), pair(patch), pair(stride))
         if weights is not None:
             _load(self.backbone, source, source_grid, self.grid, str(weights))
         self.head = nn.Sequential(nn.LayerNorm(vit.embed_dim), nn.Linear(vit.embed_dim, num_classes))
@@ -128,16 +185,32 @@ class AST(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Normalised log-mel [batch, frames, mel_bins] (what `front_end` returns) -> logits [batch, num_classes]."""
-        if log_mel.dim() != 3 or tuple(log_mel.shape[1:]) != (self.front_end.frames, self.front_end.mel_bins):
-            raise ValueError(
-                f"expected log-mel [batch, frames={self.front_end.frames}, mel_bins={self.front_end.mel_bins}], "
-                f"got {tuple(log_mel.shape)}; model.front_end(waveform) makes it from waveforms"
-            )
         return self.head(self.embed(log_mel))
+
+    def forward_intermediates(self, log_mel: Tensor, *args: Any, **options: Any) -> Any:
+        """What single blocks return, as timm's `VisionTransformer.forward_intermediates`; reads log-mel as `forward`.
+
+        In the format "NCHW", the default, [batch, dim, freq_bins, time_steps] each.
+        """
+        return self.backbone.forward_intermediates(self._image(log_mel), *args, **options)
+
+    def _image(self, log_mel: Tensor) -> Tensor:
+        """[batch, frames, mel_bins] -> [batch, 1, mel_bins, frames]."""
+        mel_bins, frames = self.backbone.patch_embed.img_size
+        expected = f"log-mel [batch, frames={frames}, mel_bins={mel_bins}]"
+        log_mel = as_tensor("log_mel", log_mel, self.backbone.patch_embed.proj.weight, expected)
+        _check_log_mel(log_mel, (mel_bins, frames))
+        return log_mel.transpose(1, 2).unsqueeze(1)
+
+    @property
+    def grid(self) -> TokenGrid:
+        """How the tokens lie."""
+        freq_bins, time_steps = self.backbone.patch_embed.grid_size
+        return TokenGrid(freq_bins, time_steps, self.backbone.num_prefix_tokens)
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """The clip embedding [batch, dim]: (cls + dist) / 2, cls alone, or the mean of the patches without either."""
-        tokens = self.backbone.forward_features(log_mel.transpose(1, 2).unsqueeze(1))
+        tokens = self.backbone.forward_features(self._image(log_mel))
         classifying = self.grid.prefix_tokens - self.backbone.num_reg_tokens
         if classifying:
             return self.backbone.fc_norm(tokens[:, :classifying].mean(1))
@@ -210,12 +283,14 @@ class AST(nn.Module):
         return model
 
 
-def _fit(vit: VisionTransformer, grid: TokenGrid, patch: tuple[int, int], stride: tuple[int, int]) -> VisionTransformer:
+def _fit(
+    vit: VisionTransformer, img_size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]
+) -> VisionTransformer:
     """Give `vit` a one-channel patch embedding and a position embedding of the grid's size, freshly initialised."""
     bias = vit.patch_embed.proj.bias is not None
-    vit.patch_embed = SpectrogramPatches(vit.embed_dim, grid, patch, stride, bias)
+    vit.patch_embed = SpectrogramPatches(vit.embed_dim, img_size, patch, stride, bias)
     if vit.pos_embed is not None:
-        tokens = grid.patches if vit.no_embed_class else grid.tokens
+        tokens = vit.patch_embed.num_patches + (0 if vit.no_embed_class else vit.num_prefix_tokens)
         vit.pos_embed = nn.Parameter(torch.empty(1, tokens, vit.embed_dim))
         trunc_normal_(vit.pos_embed, std=0.02)
     return vit

@@ -46,7 +46,9 @@ class TensorBoardTracker:
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
+        except ModuleNotFoundError as error:
+            if error.name != "tensorboard":
+                raise
             raise OptionError('tracker "tensorboard" needs a package: pip install "fastloaa[tensorboard]"') from None
         self.folder = folder
         with writing(folder):

@@ -100,7 +100,7 @@ def test_saved_and_loaded_alone(method: Method, tmp_path: Path) -> None:
     backbone = tmp_path / "backbone.safetensors"
     small_ast().save(backbone)
     torch.manual_seed(1)  # another head and, without the file, another backbone
-    model = method.apply(small_ast(weights=backbone, labels="abcde", mean=-6.0, std=3.0)).train()
+    model = method.apply(small_ast(weights=backbone, labels=list("abcde"), mean=-6.0, std=3.0)).train()
     take_steps(model, 2)
     path = tmp_path / method.weights_file
     method.save(model, path)

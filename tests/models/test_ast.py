@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         (lambda: small_ast(weights=tmp_path / "text.pth"), FileError, "not a PyTorch state dict"),
         (lambda: small_ast(weights=tmp_path / "list.pth"), WeightsError, "holds no state dict"),
         (lambda: AST.load(tmp_path / "wide.safetensors"), FileError, "was not written by AST.save"),
-        (lambda: small_ast(num_classes=0), ValueError, "num_classes is at least 1, got 0"),
+        (lambda: small_ast(num_classes=0), ValueError, "num_classes is a whole number, at least 1; got num_classes=0"),
         (lambda: small_ast(labels=["a"]), ValueError, "1 labels were given for 5 classes"),
         (lambda: small_ast(backbone="resnet18", backbone_options={}), TypeError, "timm VisionTransformer"),
         (lambda: small_ast()(torch.zeros(1, 128, 64)), ValueError, r"frames=64, mel_bins=128\], got \(1, 128, 64\)"),

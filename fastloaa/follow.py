@@ -1,0 +1,66 @@
+"""Adapters keep to the grid that their model has now, whatever has been done to it since they were put in."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fastloaa.grid import TokenGrid
+
+
+@runtime_checkable
+class OnGrid(Protocol):
+    """A module that looks at neighbours on the grid: an adapter, or what `merge` makes of one."""
+
+    def set_grid(self, grid: TokenGrid) -> None: ...
+
+
+class FollowGrid:
+    """Before each block: the adapters take the model's grid if it has changed, and the tokens are counted.
+
+    The model is no submodule of its blocks, so they hold it here; in a copy of the model they hold the copy.
+    """
+
+    def __init__(self, model: nn.Module, look: Callable[[nn.Module], TokenGrid]) -> None:
+        self.model, self.look, self.grid = model, look, look(model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FollowGrid":
+        copy = memo[id(self)] = object.__new__(FollowGrid)
+        copy.model, copy.look, copy.grid = memo.get(id(self.model), self.model), self.look, self.grid
+        return copy
+
+    def __call__(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A forward pre-hook of a block that reads tokens [batch, tokens, dim].
+
+        Raises:
+            ValueError: another number of tokens than the model's grid has.
+            TypeError: a model whose tokens keep to no grid any more.
+        """
+        if isinstance(inputs[0], torch.fx.Proxy):
+            return
+        grid = self.look(self.model)
+        if grid != self.grid:
+            set_grid(self.model, grid)
+            self.grid = grid
+        tokens = inputs[0].shape[1]
+        if tokens != grid.tokens:
+            raise ValueError(
+                f"a block was given {tokens} tokens, and the model says {grid.prefix_tokens} + {grid.freq_bins} * "
+                f"{grid.time_steps} = {grid.tokens}; where its input, prefix tokens or position embedding have been "
+                f"changed, its own settings must say so (timm: set_input_size, num_prefix_tokens; transformers: config)"
+            )
+
+
+def follow_grid(model: nn.Module, blocks: Iterable[nn.Module], look: Callable[[nn.Module], TokenGrid]) -> None:
+    """Have what is in `blocks` follow the grid that `look` finds in `model`."""
+    hook = FollowGrid(model, look)
+    for block in blocks:
+        block.register_forward_pre_hook(hook)
+
+
+def set_grid(model: nn.Module, grid: TokenGrid) -> None:
+    """Tell every adapter in `model`, merged ones too, how its tokens lie."""
+    for module in model.modules():
+        if isinstance(module, OnGrid):
+            module.set_grid(grid)

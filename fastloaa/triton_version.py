@@ -1,0 +1,32 @@
+"""Whether there is a Triton that the kernels can be written in: the one place that decides."""
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion
+
+SUPPORTED = SpecifierSet(">=3.4,<4")  # before 3.4 it had no triton.knobs
+
+
+def obstacle() -> str | None:
+    """Why Triton cannot be used, None if it can: it is not there, or in a version outside `SUPPORTED`.
+
+    Raises:
+        ImportError, AttributeError, ...: whatever goes wrong within a Triton that is there. That is a fault to be
+            shown, not a missing package.
+    """
+    try:
+        import triton
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return "the package triton is not installed"
+    version = getattr(triton, "__version__", None)
+    if version is None and getattr(triton, "__file__", None) is None:  # any folder of that name on the path
+        return f"the package triton is not installed (the folder {next(iter(triton.__path__))} is none)"
+    try:
+        supported = SUPPORTED.contains(str(version), prereleases=True)
+    except InvalidVersion:
+        supported = False
+    return None if supported else f"triton {version} is installed, and fastloaa needs triton{SUPPORTED}"
+
+
+NO_TRITON: str | None = obstacle()
