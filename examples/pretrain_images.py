@@ -12,7 +12,6 @@ model.safetensors, averaged weights in bfloat16 under timm's names, with model.j
 
 import argparse
 import copy
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +50,8 @@ class Position:
 def main() -> None:
     arguments = parsed()
     accelerator = Accelerator(mixed_precision=arguments.precision)
+    if accelerator.num_processes > 1:
+        raise SystemExit("this script trains in one process; start it with plain python")
     run = Run(arguments, accelerator)
     run.resume()
     run.train()
@@ -68,7 +69,7 @@ def parsed() -> argparse.Namespace:
     add("--model", default="deit_tiny_distilled_patch16_224", help="any plain transformer of timm")
     add("--depth", type=int, default=6, help="blocks")
     add("--image-size", type=int, default=128, help="pixels a side that images are brought to")
-    add("--batch-size", type=int, default=128, help="of one process")
+    add("--batch-size", type=int, default=128)
     add("--opt", default="muon", help="timm's name of the optimiser")
     add("--lr", type=float, default=2e-3)
     add("--weight-decay", type=float, default=0.05)
@@ -95,7 +96,7 @@ class Run:
     def __init__(self, arguments: argparse.Namespace, accelerator: Accelerator) -> None:
         self.arguments, self.accelerator = arguments, accelerator
         self.console = Console(soft_wrap=True, stderr=True)
-        set_seed(arguments.seed, device_specific=True)
+        set_seed(arguments.seed)
         train_data, self.validation_data = (image_folder(arguments.data / name) for name in ("train", "val"))
         self.classes: list[str] = train_data.classes
         if self.classes != self.validation_data.classes:
@@ -153,7 +154,6 @@ class Run:
             crop_pct=1.0,
             num_workers=self.arguments.workers,
             persistent_workers=self.arguments.workers > 0,
-            distributed=is_training and self.accelerator.num_processes > 1,
             device=self.accelerator.device,
             use_prefetcher=True,
         )
@@ -177,7 +177,7 @@ class Run:
                 now = time.perf_counter()
                 position.seconds += now - before
                 before = now
-                position.images += len(images) * self.accelerator.num_processes
+                position.images += len(images)
                 position.updates += 1
                 show(self.progress())
                 if position.seconds - logged > 60:
@@ -198,18 +198,15 @@ class Run:
         result = self.validated(every=1)
         self.log(**result)
         self.console.print(f"top-1 {result['top1']:.1%} of {result['validation_images']:,} validation images")
-        if self.accelerator.is_main_process:
-            weights = {name: tensor.bfloat16() for name, tensor in self.ema.module.state_dict().items()}
-            write_safetensors(self.arguments.out / "model.safetensors", weights, {})
-            described = {"model": self.arguments.model, "options": self.model_options, "classes": self.classes}
-            write_json(self.arguments.out / "model.json", asdict(self.position) | result | described)
+        weights = {name: tensor.bfloat16() for name, tensor in self.ema.module.state_dict().items()}
+        write_safetensors(self.arguments.out / "model.safetensors", weights, {})
+        described = {"model": self.arguments.model, "options": self.model_options, "classes": self.classes}
+        write_json(self.arguments.out / "model.json", asdict(self.position) | result | described)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches without end. A pass that a kill cut short is not finished: the images are shuffled anew."""
-        set_seed(self.arguments.seed + self.position.updates, device_specific=True)
-        for number in itertools.count(self.position.images // self.train_images):
-            if self.accelerator.num_processes > 1:
-                self.loader.sampler.set_epoch(number)
+        set_seed(self.arguments.seed + self.position.updates)
+        while True:
             yield from self.loader
 
     def update(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -245,14 +242,11 @@ class Run:
         return {"top1": right / count, "validation_loss": loss_sum / count, "validation_images": int(count)}
 
     def log(self, **values: Any) -> None:
-        if self.accelerator.is_main_process:
-            line = {"progress": round(self.progress(), 4), **asdict(self.position), **values}
-            with (self.arguments.out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        line = {"progress": round(self.progress(), 4), **asdict(self.position), **values}
+        with (self.arguments.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         state = self.optimiser.state_dict()["state"]
         tensors = {
             f"optimiser/{index}/{name}": torch.as_tensor(v) for index, of in state.items() for name, v in of.items()
@@ -283,9 +277,9 @@ class Run:
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[float], None]]:
-        """A progress bar, in the main process."""
+        """A progress bar."""
         columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, disable=not self.accelerator.is_main_process) as progress:
+        with Progress(*columns, console=self.console) as progress:
             task = progress.add_task("images", total=1.0)
             yield lambda done: progress.update(task, completed=done)
 
