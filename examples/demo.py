@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="ESC-50's layout or label/clip.wav folders; default: spoken words")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything is kept")
     parser.add_argument("--weights", default=IMAGES, help='of the frozen transformer: a file, or "timm" (downloads)')
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of adaptation")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of adaptation")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method")
     parser.add_argument("--test-fold", type=int, default=1, help="for ESC-50's layout")
     arguments = parser.parse_args()

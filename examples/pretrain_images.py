@@ -12,6 +12,7 @@ model.safetensors, averaged weights in bfloat16 under timm's names, with model.j
 
 import argparse
 import copy
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -199,9 +200,17 @@ class Run:
         self.log(**result)
         self.console.print(f"top-1 {result['top1']:.1%} of {result['validation_images']:,} validation images")
         weights = {name: tensor.bfloat16() for name, tensor in self.ema.module.state_dict().items()}
-        write_safetensors(self.arguments.out / "model.safetensors", weights, {})
-        described = {"model": self.arguments.model, "options": self.model_options, "classes": self.classes}
-        write_json(self.arguments.out / "model.json", asdict(self.position) | result | described)
+        path = self.arguments.out / "model.safetensors"
+        write_safetensors(path, weights, {})
+        described = {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "model": self.arguments.model,
+            "options": self.model_options,
+            **result,
+            **asdict(self.position),
+            "classes": self.classes,
+        }
+        write_json(path.with_suffix(".json"), described)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches without end. A pass that a kill cut short is not finished: the images are shuffled anew."""

@@ -32,7 +32,6 @@ def test_three_methods_and_a_file_that_answers(
     (model,) = out.rglob("model.onnx")
     assert model.with_name("answers.png").stat().st_size > 0
     classifier = Classifier(model)
-    assert sorted(classifier.labels) == sorted(f"{pitch}Hz" for pitch in PITCHES)
     answers = list(classifier.classify([tones / f"{pitch}Hz" / "0.wav" for pitch in PITCHES]))
     right = np.mean([answer.labels[0] == f"{pitch}Hz" for answer, pitch in zip(answers, PITCHES, strict=True)])
     assert right > 0.5

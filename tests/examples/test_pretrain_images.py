@@ -1,5 +1,6 @@
 """Training on a folder of images: what it writes, that it learns, and that a killed run goes on."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_it_learns_and_ast_takes_the_weights(start: Start, tmp_path: Path) -> No
     assert described["validation_images"] == 24
     assert described["top1"] > 0.9
     assert lines(tmp_path)[-1]["top1"] == described["top1"]
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert described["sha256"] == hashlib.sha256(content).hexdigest()
     weights, _ = read_safetensors(tmp_path / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     model = AST(
