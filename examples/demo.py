@@ -31,7 +31,7 @@ from fastloaa.training.sweep_table import SweepTable, in_words
 # number of parameters: 36 wide with three taps, 108 wide with one.
 METHODS: dict[str, dict[str, Any]] = {
     "probe": {"method": "probe", "lr": 3e-2},
-    "parallel": {"method": "parallel", "lr": 1e-2, "method_options": {"bottleneck": 108}},
+    "parallel": {"method": "parallel", "lr": 3e-3, "method_options": {"bottleneck": 108}},
     "loaa": {"method": "loaa", "lr": 3e-3, "method_options": {"attn": "time", "ffn": "freq", "bottleneck": 36}},
 }
 SETTINGS: dict[str, Any] = {
