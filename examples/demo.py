@@ -1,13 +1,13 @@
-"""From nothing to a served model, on a CPU: `make demo`, or `make demo DATA=folder` with your own recordings.
+"""From images to a served sound model, on a CPU: `make demo`, or `make demo DATA=folder` with your own recordings.
 
-A vision transformer learns spoken words from scratch and is frozen: without a connection there are no ImageNet weights
-to be had (online, `--weights timm` takes those instead). Then a linear probe and LoAA adapt it to other sounds, the
-adapted model becomes one ONNX file, and that file answers for clips that nobody has trained on.
+A small vision transformer that has seen photographs, and never a sound, is frozen (`backbones/`; `--weights timm` takes
+one that has seen all of ImageNet, online). A linear probe, parallel adapters and LoAA teach it to hear, with several
+seeds, since one run says little. The adapted model becomes one ONNX file, and that file answers for clips that nobody
+has trained on.
 """
 
 import argparse
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from pretraining import BACKBONE, console, pretrained, say, synthesised, trained
 from rich.table import Table
+from shared import BACKBONE, IMAGES, console, difference, finished, say, synthesised
 
 from fastloaa.audio import load_audio
 from fastloaa.data import COMMANDS, AudioSplits, Clip, load_splits
@@ -24,68 +24,71 @@ from fastloaa.export import Classifier, Prediction, to_onnx
 from fastloaa.files import replacing
 from fastloaa.models import AST
 from fastloaa.training import Recipe, load_run
+from fastloaa.training.sweep import sweep
+from fastloaa.training.sweep_table import SweepTable, in_words
 
-DEPTH = 6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the closing table."""
-
-    name: str
-    accuracy: float
-    trainable: int
-    seconds: float
+# All alike but for the learning rate, which the words' validation voices chose for each. The adapters have the same
+# number of parameters: 36 wide with three taps, 108 wide with one.
+METHODS: dict[str, dict[str, Any]] = {
+    "probe": {"method": "probe", "lr": 3e-2},
+    "parallel": {"method": "parallel", "lr": 3e-3, "method_options": {"bottleneck": 108}},
+    "loaa": {"method": "loaa", "lr": 3e-3, "method_options": {"attn": "time", "ffn": "freq", "bottleneck": 36}},
+}
+SETTINGS: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "backbone_options": {"depth": 6},
+    "batch_size": 32,
+    "freq_mask": 24,
+    "time_mask": 16,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="ESC-50's layout or label/clip.wav folders; default: spoken words")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything is kept")
-    parser.add_argument("--weights", help='backbone weights: "timm" (downloads) or a file; default: pre-train on words')
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of adaptation")
+    parser.add_argument("--weights", default=IMAGES, help='of the frozen transformer: a file, or "timm" (downloads)')
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of adaptation")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method")
     parser.add_argument("--test-fold", type=int, default=1, help="for ESC-50's layout")
     arguments = parser.parse_args()
 
-    weights = arguments.weights or str(pretrained(arguments.out, DEPTH))
     data = arguments.data or synthesised(arguments.out / "words", COMMANDS, voices=60)
     splits = load_splits(data, test_fold=arguments.test_fold)
-    say("Adapt", f"the frozen transformer to {splits.summary()}.")
-    recipe = Recipe(data=str(data), test_fold=arguments.test_fold, weights=weights, epochs=arguments.epochs, **SETTINGS)
-    name = f"{Path(data).resolve().name}-fold{arguments.test_fold}" if arguments.data else "words"
-    runs = {method: arguments.out / f"{name}-{method}" for method in ("probe", "loaa")}
-    say("Linear probe", "first: only the classifier on top learns. What LoAA has to beat.")
-    probe = run(recipe.replace(method="probe"), runs["probe"])
-    say("LoAA", "now: adapters look aside along time (attention) and frequency (FFN); the transformer stays frozen.")
-    options = {"attn": "time", "ffn": "freq", "bottleneck": 36}
-    loaa = run(recipe.replace(method="loaa", method_options=options), runs["loaa"])
+    say("Adapt", f"a transformer that has seen only images, frozen, to {splits.summary()}.")
+    console.print("  probe: a classifier on top of it learns, and nothing else. What adapters have to beat.")
+    console.print("  parallel: an adapter beside attention and FFN sees one token at a time.")
+    console.print("  loaa: adapters that look aside, along time (attention) and along frequency (FFN).")
+    base = Recipe(
+        data=str(data),
+        test_fold=arguments.test_fold,
+        weights=str(arguments.weights),
+        epochs=arguments.epochs,
+        **SETTINGS,
+    )
+    recipes = {name: base.replace(**changes) for name, changes in METHODS.items()}
+    out = arguments.out / (
+        f"{arguments.data.resolve().name}-fold{arguments.test_fold}" if arguments.data else "adapted"
+    )
+    table = finished(sweep(recipes, out, seeds=range(arguments.seeds), console=console))
 
-    say("Export", "the adapted model, front end included, to one ONNX file, checked against PyTorch in onnxruntime.")
-    model = load_run(runs["loaa"])
-    onnx_file = runs["loaa"] / "model.onnx"
+    say("Export", "the model with LoAA, front end included, to one ONNX file, checked against PyTorch in onnxruntime.")
+    loaa = out / "loaa" / "seed0"
+    model = load_run(loaa)
+    onnx_file = loaa / "model.onnx"
     report = to_onnx(model, onnx_file)
 
     say("Answer", "for three held-out clips from the ONNX file alone.")
     clips = random.Random(0).sample(splits.test, 3)
     answers = list(Classifier(onnx_file).classify([clip.path for clip in clips]))
-    picture = plot(model, splits, clips, answers, runs["loaa"] / "answers.png")
-    close(probe, loaa, runs["loaa"] / "adapter.safetensors", onnx_file, report.difference, picture)
-
-
-# The same for both methods, so that the comparison is one of methods. Chosen on the words' validation voices.
-SETTINGS: dict[str, Any] = {
-    "backbone": BACKBONE,
-    "backbone_options": {"depth": DEPTH},
-    "batch_size": 32,
-    "lr": 1e-3,
-    "freq_mask": 24,
-    "time_mask": 16,
-}
-
-
-def run(recipe: Recipe, folder: Path) -> Row:
-    result = trained(recipe, folder)
-    return Row(recipe.method, result["test"]["accuracy"], result["trainable_parameters"], result["seconds"])
+    picture = plot(model, splits, clips, answers, loaa / "answers.png")
+    compare(table, len(splits.test))
+    adapter = loaa / "adapter.safetensors"
+    console.print(f"adapter  {adapter}  {adapter.stat().st_size / 1e6:.1f} MB")
+    console.print(f"ONNX     {onnx_file}  {onnx_file.stat().st_size / 1e6:.1f} MB")
+    console.print(f"largest difference between PyTorch and onnxruntime: {report.difference:.1e}")
+    console.print(f"picture  {picture}")
+    console.print(f"try      .venv/bin/fastloaa predict {onnx_file} some.wav")
 
 
 def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Prediction], path: Path) -> Path:
@@ -108,19 +111,27 @@ def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Predi
     return path
 
 
-def close(probe: Row, loaa: Row, adapter: Path, onnx_file: Path, difference: float, picture: Path) -> None:
-    table = Table("method", title="Same frozen backbone, same clips, test split", title_justify="left")
-    for column in ("test accuracy", "trainable parameters", "seconds of training"):
-        table.add_column(column, justify="right")
-    for row in (probe, loaa):
-        table.add_row(row.name, f"{row.accuracy:.1%}", f"{row.trainable:,}", f"{row.seconds:.0f}")
+def compare(table: SweepTable, clips: int) -> None:
+    """What came out, and how far to trust it."""
+    seeds = len(table.seed_means("loaa", "accuracy"))
+    shown = Table("method", title="Same frozen transformer, same clips; test accuracy, %", title_justify="left")
+    for column in (f"mean of {seeds} seeds", "trainable parameters", "seconds a run"):
+        shown.add_column(column, justify="right")
+    for name in table.papers:
+        seconds = sum(outcome.seconds for outcome in table.outcomes if outcome.name == name) / seeds
+        reached = in_words(table.spread(name, "accuracy"), percent=True)
+        shown.add_row(name, reached, f"{table.trainable_parameters(name):,}", f"{seconds:.0f}")
     console.print()
-    console.print(table)
-    console.print(f"adapter  {adapter}  {adapter.stat().st_size / 1e6:.1f} MB")
-    console.print(f"ONNX     {onnx_file}  {onnx_file.stat().st_size / 1e6:.1f} MB")
-    console.print(f"largest difference between PyTorch and onnxruntime: {difference:.1e}")
-    console.print(f"picture  {picture}")
-    console.print(f"try      .venv/bin/fastloaa predict {onnx_file} some.wav")
+    console.print(shown)
+    means = {name: table.seed_means(name, "accuracy") for name in table.papers}
+    for other in ("probe", "parallel"):
+        console.print(f"loaa against {other}, seed by seed: {difference(means['loaa'], means[other])} points")
+    accuracy = table.spread("loaa", "accuracy").mean
+    chance = 100 * (accuracy * (1 - accuracy) / clips) ** 0.5
+    console.print(
+        f"± is the standard deviation over seeds. With {clips} test clips every figure has a standard error of about "
+        f"{chance:.0f} points besides: differences smaller than that say nothing about methods."
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """An honest miniature of the paper's claim, on real recordings: which adapters move a frozen transformer to new sounds.
 
-A small transformer learns synthesised words from scratch and is frozen. From there every method learns ESC-10 (its
-five official folds) and spoken digits (FSDD, each speaker left out in turn) with three seeds. All adapters have the
-same number of parameters, in the paper's proportion to the backbone. No test clip takes part in any choice: the
-learning rate of each method is chosen on ten other synthesised words, and every run ends with its last epoch.
+A small transformer begins as the paper's does, having seen images alone (`backbones/`). Beside it stand two that the
+claim needs: the same with random weights, and one that has learnt synthesised words. From each, every method learns
+ESC-10 (its five official folds) and spoken digits (FSDD, each speaker left out in turn) with three seeds. All adapters
+have the same number of parameters, in the paper's proportion to the backbone. No test clip takes part in any choice:
+the learning rate of each method is chosen on ten other synthesised words, and every run ends with its last epoch.
 
     python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature
 
-Interrupted, the same command goes on. Once the learning rates are chosen, processes side by side may take a data set or
-some --folds each; the command with everything then writes the page from what they have trained.
+Interrupted, the same command goes on. Once the learning rates are chosen, processes side by side may take a backbone, a
+data set or some --folds each; the command with everything then writes the page from what they have trained.
 """
 
 import argparse
@@ -22,17 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pretraining import BACKBONE, console, pretrained, say, synthesised
+from shared import BACKBONE, IMAGES, console, difference, finished, pretrained, say, synthesised
 
 from fastloaa.data import COMMANDS
 from fastloaa.files import replacing
+from fastloaa.models import AST
 from fastloaa.training import Recipe
 from fastloaa.training.distributed import process_state
 from fastloaa.training.result import device_name
 from fastloaa.training.sweep import sweep
-from fastloaa.training.sweep_table import Spread, SweepTable, in_words
+from fastloaa.training.sweep_table import SweepTable, in_words
 
-DEPTH = 4
+DEPTH = 6
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TAKES = 20  # of each digit by each speaker
 
@@ -65,45 +67,73 @@ ROWS = {
 }
 
 
+BACKBONES = {"images": tuple(ROWS), "words": tuple(ROWS), "random": ("probe", "parallel", "time-freq", "full")}
+"""What the transformer has seen before, and the methods that start from there."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc10", type=whole_path, help="ESC-50 or ESC-10 in the official layout")
     parser.add_argument("--fsdd", type=whole_path, help="folder of <digit>_<speaker>_<take>.wav (FSDD's recordings)")
     parser.add_argument("--out", type=whole_path, default="runs/miniature", help="where everything is kept")
     parser.add_argument("--doc", type=Path, default=Path("docs/miniature.md"), help="the page to write")
+    parser.add_argument("--backbones", choices=BACKBONES, nargs="+", default=list(BACKBONES), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, nargs="+", help="default: 1 to 5, and every speaker")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to choose from")
     parser.add_argument("--precision", default="auto", help="bf16 is quicker on processors that have it")
     parser.add_argument("--epochs", type=int, help="of everything, for a trial; default: see the page")
     arguments = parser.parse_args()
-    out = arguments.out
-    precision = {"precision": arguments.precision}
 
-    backbone = pretrained(out, DEPTH, arguments.epochs or 30)
-    say("Learning rates", "are chosen on ten other words, for each method by itself.")
-    words = synthesised(out / "words", COMMANDS, voices=60)
-    rates = choose_rates(
-        recipe(words, backbone, frames=96, time_mask=16, epochs=arguments.epochs or 10, **precision), arguments
-    )
-
-    tables = {}
-    if arguments.esc10:
-        say("ESC-10", "five seconds of ten sounds, 320 clips to learn from; five folds.")
-        base = recipe(arguments.esc10, backbone, frames=512, time_mask=96, epochs=arguments.epochs or 10, **precision)
-        tables["ESC-10"] = compare(base, rates, out / "esc10", arguments.seeds, arguments.folds or range(1, 6))
-    if arguments.fsdd:
-        table, speakers = speaker_table(arguments.fsdd, out / "fsdd.csv")
-        say("Spoken digits", f"of {len(speakers)} speakers, each left out in turn.")
-        base = recipe(table, backbone, frames=64, time_mask=16, epochs=arguments.epochs or 20, **precision)
-        folds = arguments.folds or range(1, len(speakers) + 1)
-        tables["FSDD"] = compare(base, rates, out / "fsdd", arguments.seeds, folds)
+    rates: dict[str, dict[str, float]] = {}
+    tables: dict[tuple[str, str], SweepTable] = {}
+    for backbone in arguments.backbones:
+        rates[backbone], of_sets = with_backbone(backbone, arguments)
+        tables |= {(data, backbone): table for data, table in of_sets.items()}
     with replacing(arguments.doc) as temporary:
         text = page(tables, rates, arguments.rates, arguments.precision, made_with())
         temporary.write_text(text, encoding="utf-8")
     runs = arguments.doc.with_suffix(".csv")
     write_runs(tables, runs)
     console.print(f"\n{arguments.doc}\n{runs}: every run")
+
+
+def with_backbone(name: str, arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, SweepTable]]:
+    """The rates chosen for one backbone, and its table of each data set."""
+    say("Backbone", f"{name}.")
+    weights, out, epochs = backbone_file(name, arguments), arguments.out / name, arguments.epochs
+    rows = {method: ROWS[method] for method in BACKBONES[name]}
+    precision = {"precision": arguments.precision}
+    say("Learning rates", "are chosen on ten words, for each method by itself.")
+    words = synthesised(arguments.out / "words", COMMANDS, voices=60)
+    base = recipe(words, weights, frames=96, time_mask=16, epochs=epochs or 10, **precision)
+    rates = choose_rates(base, rows, arguments.rates, out / "rates")
+
+    tables = {}
+    if arguments.esc10:
+        say("ESC-10", "five seconds of ten sounds, 320 clips to learn from; five folds.")
+        base = recipe(arguments.esc10, weights, frames=512, time_mask=96, epochs=epochs or 10, **precision)
+        tables["ESC-10"] = compare(base, rows, rates, out / "esc10", arguments.seeds, arguments.folds or range(1, 6))
+    if arguments.fsdd:
+        table, speakers = speaker_table(arguments.fsdd, arguments.out / "fsdd.csv")
+        say("Spoken digits", f"of {len(speakers)} speakers, each left out in turn.")
+        base = recipe(table, weights, frames=64, time_mask=16, epochs=epochs or 20, **precision)
+        folds = arguments.folds or range(1, len(speakers) + 1)
+        tables["FSDD"] = compare(base, rows, rates, out / "fsdd", arguments.seeds, folds)
+    return rates, tables
+
+
+def backbone_file(name: str, arguments: argparse.Namespace) -> Path:
+    """Weights that every method starts from; those of words are trained first, random ones are drawn once."""
+    if name == "images":
+        return IMAGES
+    if name == "words":
+        return pretrained(arguments.out, DEPTH, arguments.epochs or 30)
+    path: Path = arguments.out / "random.safetensors"
+    if not path.is_file():
+        torch.manual_seed(0)
+        AST(1, frames=128, backbone=BACKBONE, backbone_options={"depth": DEPTH}).save(path)
+    return path
 
 
 def whole_path(text: str) -> Path:
@@ -123,32 +153,31 @@ def recipe(data: Path, backbone: Path, **changes: Any) -> Recipe:
     )
 
 
-def choose_rates(base: Recipe, arguments: argparse.Namespace) -> dict[str, float]:
+def choose_rates(base: Recipe, rows: Mapping[str, Row], grid: Sequence[float], out: Path) -> dict[str, float]:
     """For each method the rate whose run recognises most of the words of unheard voices."""
     recipes = {
         f"{name}-{rate:g}": base.replace(method=row.method, method_options=row.options, lr=rate)
-        for name, row in ROWS.items()
-        for rate in arguments.rates
+        for name, row in rows.items()
+        for rate in grid
     }
-    table = finished(sweep(recipes, arguments.out / "rates", console=console))
+    table = finished(sweep(recipes, out, console=console))
     found = {outcome.name: (outcome.accuracy, outcome.mAP) for outcome in table.outcomes}
-    return {name: max(arguments.rates, key=lambda rate: found[f"{name}-{rate:g}"]) for name in ROWS}
+    return {name: max(grid, key=lambda rate: found[f"{name}-{rate:g}"]) for name in rows}
 
 
 def compare(
-    base: Recipe, rates: Mapping[str, float], out: Path, seeds: Sequence[int], folds: Sequence[int]
+    base: Recipe,
+    rows: Mapping[str, Row],
+    rates: Mapping[str, float],
+    out: Path,
+    seeds: Sequence[int],
+    folds: Sequence[int],
 ) -> SweepTable:
-    """All methods on a data set."""
+    """Methods on a data set."""
     recipes = {
-        name: base.replace(method=row.method, method_options=row.options, lr=rates[name]) for name, row in ROWS.items()
+        name: base.replace(method=row.method, method_options=row.options, lr=rates[name]) for name, row in rows.items()
     }
     return finished(sweep(recipes, out, seeds=seeds, folds=folds, console=console))
-
-
-def finished(table: SweepTable) -> SweepTable:
-    if table.failures:
-        raise SystemExit("\n".join(f"{run}: {why}" for run, why in table.failures.items()))
-    return table
 
 
 def speaker_table(recordings: Path, table: Path) -> tuple[Path, list[str]]:
@@ -177,21 +206,33 @@ def made_with() -> str:
     return f"{processor}, torch {torch.__version__}, {date.today().isoformat()}, commit {commit}"
 
 
-def write_runs(tables: Mapping[str, SweepTable], path: Path) -> None:
+def write_runs(tables: Mapping[tuple[str, str], SweepTable], path: Path) -> None:
     """A line for each run behind the page."""
     columns = ("name", "fold", "seed", "trainable_parameters", "accuracy", "mAP", "seconds")
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("data", *columns))
-        for data, table in tables.items():
-            writer.writerows((data, *(getattr(run, column) for column in columns)) for run in table.outcomes)
+        writer.writerow(("data", "backbone", *columns))
+        for key, table in tables.items():
+            writer.writerows((*key, *(getattr(run, column) for column in columns)) for run in table.outcomes)
 
 
 def page(
-    tables: Mapping[str, SweepTable], rates: Mapping[str, float], grid: Sequence[float], precision: str, about: str
+    tables: Mapping[tuple[str, str], SweepTable],
+    rates: Mapping[str, Mapping[str, float]],
+    grid: Sequence[float],
+    precision: str,
+    about: str,
 ) -> str:
-    """docs/miniature.md: what was done, and what came out of it."""
-    sets = list(tables)
+    """docs/miniature.md: what was done, and what came out of it.
+
+    Args:
+        tables: by data set and backbone.
+        rates: by backbone and method, out of `grid`.
+        precision, about: of the command, of the machine.
+    """
+    tables = dict(sorted(tables.items(), key=lambda item: item[0][0]))  # a data set's columns side by side
+    columns = [f"{data}, {backbone}" for data, backbone in tables]
+    means = {key: {name: table.seed_means(name, "accuracy") for name in table.papers} for key, table in tables.items()}
     lines = [
         PREAMBLE.format(
             depth=DEPTH,
@@ -200,27 +241,41 @@ def page(
             about=about,
             precision="" if precision == "auto" else f" --precision {precision}",
         ),
-        f"| method | trainable parameters | {' | '.join(f'{name}, %' for name in sets)} "
-        "| lr | paper: EPIC-SOUNDS top-1 | paper: ESC-50 | paper: SPC-2 |",
-        f"|---|---:|{'---:|' * len(sets)}---:|---:|---:|---:|",
+        *heading(
+            "method", "trainable parameters", *columns, "paper: EPIC-SOUNDS top-1", "paper: ESC-50", "paper: SPC-2"
+        ),
     ]
     for name, row in ROWS.items():
         reached = [in_words(table.spread(name, "accuracy"), percent=True) for table in tables.values()]
-        parameters = next(f"{table.trainable_parameters(name):,}" for table in tables.values())
-        cells = (row.title, parameters, *reached, f"{rates[name]:g}", row.epic, row.esc50, row.spc2)
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Against the parallel adapter with the same seeds, in points of accuracy:",
-        "",
-        f"| method | {' | '.join(sets)} |",
-        f"|---|{'---:|' * len(sets)}",
-    ]
+        counts = {table.trainable_parameters(name) for table in tables.values() if name in table.papers}
+        parameters = ", ".join(f"{count:,}" for count in sorted(counts))
+        lines.append(cells(row.title, parameters, *reached, row.epic, row.esc50, row.spc2))
+    lines += ["", "Against the parallel adapter with the same seeds, in points of accuracy:", ""]
+    lines += heading("method", *columns)
     for name in ("time", "freq", "time-freq", "square", "lora"):
-        against = [difference(table, name, "parallel") for table in tables.values()]
-        lines.append(f"| {ROWS[name].title} | {' | '.join(against)} |")
-    lines += ["", *(f"{name}: {settings(table)}\n" for name, table in tables.items())]
+        against = [difference(of[name], of["parallel"]) if name in of else "" for of in means.values()]
+        lines.append(cells(ROWS[name].title, *against))
+    for backbone in [name for name in rates if name != "random"] if "random" in rates else []:
+        sets = [data for data, of in tables if of == backbone]
+        lines += ["", f"From {backbone}, against the same method from random weights, in points:", ""]
+        lines += heading("method", *sets)
+        for name in BACKBONES["random"]:
+            pairs = [(means[data, backbone][name], means[data, "random"][name]) for data in sets]
+            lines.append(cells(ROWS[name].title, *(difference(*pair) for pair in pairs)))
+    lines += ["", "Learning rates:", "", *heading("method", *rates)]
+    for name, row in ROWS.items():
+        lines.append(cells(row.title, *(f"{of[name]:g}" if name in of else "" for of in rates.values())))
+    lines += ["", *(f"{data}, {backbone}: {settings(table)}\n" for (data, backbone), table in tables.items())]
     return "\n".join(lines)
+
+
+def heading(*titles: str) -> list[str]:
+    """Of a table whose first column is text."""
+    return [cells(*titles), f"|---|{'---:|' * (len(titles) - 1)}"]
+
+
+def cells(*values: str) -> str:
+    return f"| {' | '.join(values)} |"
 
 
 PREAMBLE = """# The paper's claim in miniature
@@ -228,25 +283,19 @@ PREAMBLE = """# The paper's claim in miniature
 Written by `python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature{precision}`, whatever it says, on
 {about}; every run is in `miniature.csv`.
 
-No ImageNet weights take part. A transformer of {depth} blocks, 192 wide, learnt 30 synthesised words from scratch and
-is frozen but for full fine-tuning. From there every method learns real recordings: ESC-10 (five seconds of ten sounds)
-and the digits of FSDD, said by a speaker who was left out of training ({takes} takes of each digit by each speaker).
-All adapters have the same number of parameters, 4.5% of the backbone's, which is the share of the paper's "5%".
+A transformer of {depth} blocks, 192 wide, is frozen but for full fine-tuning. It has seen *images* (Tiny ImageNet, the
+file in `examples/backbones/`), or learnt 30 synthesised *words*, or nothing: *random* weights, drawn once. From there
+every method learns real recordings: ESC-10 (five seconds of ten sounds) and the digits of FSDD, said by a speaker who
+was left out of training ({takes} takes of each digit by each speaker). All adapters have the same number of parameters,
+the share of the backbone's that the paper's "5%" is.
 
-Accuracy on the test clips: mean over folds, then mean ± standard deviation over seeds. Every run ends with its last
-epoch, tested once. The learning rate of each method, out of {rates}, is the one with which it recognised most of ten
-other synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say in it.
+Accuracy on the test clips, in %: mean over folds, then mean ± standard deviation over seeds. Every run ends with its
+last epoch, tested once. The learning rate of each method and backbone, out of {rates}, is the one with which it
+recognised most of ten other synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say in it.
 
 The paper's figures (Tables 1 to 3, about 5% of the parameters) are of a transformer of 12 blocks, 768 wide, trained on
 ImageNet, on other and larger data sets: they stand here to compare the order of the methods, not the figures.
 """
-
-
-def difference(table: SweepTable, name: str, other: str) -> str:
-    """Accuracy of one method above another's, by seed, in points: `+1.2 ± 0.4`."""
-    ours, theirs = (table.seed_means(method, "accuracy") for method in (name, other))
-    spread = Spread.of([ours[seed] - theirs[seed] for seed in ours])
-    return f"{'+' if spread.mean >= 0 else ''}{in_words(spread, percent=True)}"
 
 
 def settings(table: SweepTable) -> str:

@@ -23,13 +23,18 @@ def attention(
     weights: Annotated[
         str | None, typer.Option(help="Weights of the backbone, if they are no longer where the run found them.")
     ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run, or merged file, whose model gets a column after these; may be repeated."),
+    ] = None,
 ) -> None:
     """Draw a clip's log-mel spectrogram and the attention of its tokens at chosen moments, before and after adaptation.
 
     That is the paper's figure 3. "Before" is the same model without its adapters; a model that has none to take out
-    (linear probe, full fine-tuning, merged) gets one column.
+    (linear probe, full fine-tuning, merged) gets one column. With --beside the last columns are those of other runs, of
+    the same data and frames: the paper's third is a model that was trained on sound as a whole.
 
-    Example: fastloaa attention runs/sounds dog.wav dog.png --time 0.3 --time 1.2
+    Example: fastloaa attention runs/sounds dog.wav dog.png --time 0.3 --time 1.2 --beside runs/full
     """
     from fastloaa.attention import AttentionError
     from fastloaa.attention_figure import attention_figure, loudest_time
@@ -40,6 +45,8 @@ def attention(
     if picture.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise AttentionError(f"{picture}: give a name that ends in .png, .pdf or .svg")
     models = _columns(run, weights)
+    for other in beside or ():
+        models[str(other)] = list(_columns(other, None).values())[-1]
     first = next(iter(models.values()))
     waveform = load_audio(clip, first.front_end.sample_rate)
     times = time or [loudest_time(first, waveform)]

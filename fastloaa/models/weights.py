@@ -67,7 +67,7 @@ def fit_patch_weight(weight: Tensor, patch: tuple[int, int]) -> Tensor:
             f"the weights were trained with patches of {tuple(weight.shape[2:])}, the model has {patch}; "
             f"build it with patch={tuple(weight.shape[2:])}"
         )
-    return weight.sum(dim=1, keepdim=True)
+    return _widened(weight).sum(dim=1, keepdim=True)
 
 
 def fit_position_embedding(
@@ -96,6 +96,7 @@ def fit_position_embedding(
             f"the position embedding has {embedding.shape[1]} tokens, {patches} after {prefix_tokens} prefix tokens, "
             f"which is no {source[0]} x {source[1]} grid; choose the backbone that the weights belong to"
         )
+    embedding = _widened(embedding)
     image = embedding[:, prefix_tokens:].unflatten(1, source).permute(0, 3, 1, 2)  # [1, dim, F, T]
     for axis, size in ((3, target[1]), (2, target[0])):
         length = image.shape[axis]
@@ -105,3 +106,8 @@ def fit_position_embedding(
             stretched = (image.shape[2], size) if axis == 3 else (size, image.shape[3])
             image = F.interpolate(image, size=stretched, mode="bilinear")
     return torch.cat((embedding[:, :prefix_tokens], image.permute(0, 2, 3, 1).flatten(1, 2)), dim=1)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """In float32 or wider: sums and stretches of weights stored in half precision would be rounded to it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -38,6 +38,19 @@ def test_before_and_after(tmp_path: Path, clip: Path) -> None:
     assert [file.name for file in picture.parent.iterdir()] == ["dog.png"]
 
 
+def test_other_runs_get_columns_of_their_own(tmp_path: Path, clip: Path) -> None:
+    """A merged model and another run, as it is after adaptation, to the right of the first run's two columns."""
+    model, folder = write_run(tmp_path)
+    merged = tmp_path / "merged.safetensors"
+    save_merged(merge(model), merged)
+    two = run(folder, clip, tmp_path / "two.png", "--time", 0.1)
+    four = run(folder, clip, tmp_path / "four.png", "--time", 0.1, "--beside", merged, "--beside", folder)
+    assert (two.exit_code, four.exit_code) == (0, 0), four.output
+    columns = f"before adaptation, after adaptation (loaa), {merged}, {folder}"
+    assert four.stdout == f"{tmp_path / 'four.png'}: {columns}; at 0.1 s\n"
+    assert imread(tmp_path / "four.png").shape[1] > 1.5 * imread(tmp_path / "two.png").shape[1]
+
+
 def test_the_loudest_moment_without_a_time(tmp_path: Path, clip: Path) -> None:
     _, folder = write_run(tmp_path)
     result = run(folder, clip, tmp_path / "dog.svg", "--layer", 0)

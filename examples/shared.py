@@ -1,6 +1,7 @@
-"""What the examples share: a small backbone trained on synthesised words, where there are no ImageNet weights."""
+"""What the examples share: transformers to start from, synthesised words, and runs compared seed by seed."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from rich.progress import Progress
 
 from fastloaa.data import PRETRAIN_WORDS, synthesise_words
 from fastloaa.training import Recipe, train
+from fastloaa.training.sweep_table import Spread, SweepTable, in_words
 
 BACKBONE = "deit_tiny_distilled_patch16_224"  # 192 wide
+IMAGES = Path(__file__).parent / "backbones" / "deit_tiny_depth6_tiny_imagenet.safetensors"
+"""Six blocks of it that have seen Tiny ImageNet, see the card beside the file."""
 console = Console(soft_wrap=True)
 
 
@@ -49,3 +53,16 @@ def trained(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def say(what: str, why: str) -> None:
     """A heading."""
     console.print(f"\n[bold]{what}[/bold] {why}")
+
+
+def finished(table: SweepTable) -> SweepTable:
+    """The table, if every run of it came to its end."""
+    if table.failures:
+        raise SystemExit("\n".join(f"{run}: {why}" for run, why in table.failures.items()))
+    return table
+
+
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """Accuracy above another's, seed by seed (`SweepTable.seed_means`), in points: `+1.2 ± 0.4`."""
+    spread = Spread.of([ours[seed] - theirs[seed] for seed in ours])
+    return f"{'+' if spread.mean >= 0 else ''}{in_words(spread, percent=True)}"
