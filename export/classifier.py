@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_audio
+from fastloaa.errors import ArgumentError
 from fastloaa.export.onnx_file import Provider, open_session, optional
 from fastloaa.files import FileError
 
@@ -66,7 +67,7 @@ class Classifier:
             config = self.metadata.front_end()
             kind = self.metadata.front_end_kind or FrontEnd.kind
             if kind not in FRONT_ENDS:
-                raise ValueError(
+                raise ArgumentError(
                     f"made for the front end {kind!r}, expected {' or '.join(FRONT_ENDS)}; export it again"
                 )
             self._front_end = FRONT_ENDS[kind](**config) if self.metadata.input == "log_mel" else None
@@ -104,12 +105,12 @@ class Classifier:
             One prediction for each path, in the order of the paths.
 
         Raises:
-            ValueError: batch_size or top below 1, a threshold outside 0 to 1.
+            ArgumentError: batch_size or top below 1, a threshold outside 0 to 1.
         """
         if batch_size < 1 or (top is not None and top < 1):
-            raise ValueError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
+            raise ArgumentError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
         if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a probability, from 0 to 1, got {threshold}")
+            raise ArgumentError(f"threshold is a probability, from 0 to 1, got {threshold}")
         if top is None and threshold is None:
             top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)
         return self._stream(paths, batch_size, top, threshold or 0.0)

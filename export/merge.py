@@ -18,13 +18,14 @@ import fastloaa
 from fastloaa.adapt import AdaptedBlock, adapt_config, token_grid, vision_transformer
 from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import backbone_fingerprint
+from fastloaa.errors import FastloaaError
 from fastloaa.follow import follow_grid, set_grid
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp, activation_name
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-class MergeError(ValueError):
+class MergeError(FastloaaError, ValueError):
     """Adapters that cannot be merged exactly."""
 
 

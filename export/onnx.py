@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import fastloaa
 from fastloaa.adapt import adapt_config, vision_transformer
+from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError
 from fastloaa.export.contrib import fuse
 from fastloaa.export.graph import Inference, image_size
 from fastloaa.export.merge import MergeError, merge
@@ -29,7 +30,7 @@ from fastloaa.probabilities import Probabilities, check_probabilities, probabili
 OPSET = 23  # the first with Attention as an operator; Gelu came with 20
 
 
-class ExportError(RuntimeError):
+class ExportError(FastloaaError, RuntimeError):
     """A model that cannot be written as an ONNX graph."""
 
 
@@ -79,8 +80,8 @@ def to_onnx(
         How large the file is and how far its answers are from PyTorch's.
 
     Raises:
-        TypeError: another kind of model.
-        ValueError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
+        ArgumentTypeError: another kind of model.
+        ArgumentError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
             probabilities other than those, or a softmax with multi_label, waveform=True for a timm model, or contrib
             with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
@@ -91,11 +92,15 @@ def to_onnx(
     clips = list(calibration or ())
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
     if precision not in ("fp32", "fp16", "int8"):
-        raise ValueError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
+        raise ArgumentError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
     if precision != "fp32" and not clips:
-        raise ValueError(f"{precision} is checked on recordings; give some that it will hear (calibration, a folder)")
+        raise ArgumentError(
+            f"{precision} is checked on recordings; give some that it will hear (calibration, a folder)"
+        )
     if contrib and precision != "fp32":
-        raise ValueError(f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file")
+        raise ArgumentError(
+            f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
+        )
     source = _merged(model) if merged else model
     with replacing(path) as temporary, TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx" if precision == "int8" else temporary
@@ -120,16 +125,16 @@ def metadata_of(
 ) -> Metadata:
     """What a file made from `model` says about itself; arguments and errors as of `to_onnx`."""
     if not isinstance(model, AST | VisionTransformer):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"to_onnx writes fastloaa.AST models and timm VisionTransformers, got {type(model).__name__}; for "
             f"transformers' AST see AST.from_transformers, for others torch.onnx.export"
         )
     if waveform and not isinstance(model, AST):
-        raise ValueError("a timm model has no front end; give waveform=False, and feed the file images")
+        raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
     numbers = [str(number) for number in range(model.num_classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
     if len(names) != model.num_classes:
-        raise ValueError(
+        raise ArgumentError(
             f"{len(names)} labels were given for {model.num_classes} classes; give one name for each class"
         )
     kind = probabilities_of(model) if probabilities is None else probabilities

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError
 from fastloaa.methods.options import check_types
 from fastloaa.probabilities import Probabilities, check_probabilities
@@ -17,7 +18,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Provider = str | tuple[str, dict[str, Any]]
 
 
-class MissingPackageError(RuntimeError):
+class MissingPackageError(FastloaaError, RuntimeError):
     """An optional package is not installed."""
 
 
@@ -60,10 +61,12 @@ class Metadata:
         """`FRONT_ENDS[metadata.front_end_kind](**metadata.front_end())` is the model's front end.
 
         Raises:
-            ValueError: a file of a timm model, which has none.
+            ArgumentError: a file of a timm model, which has none.
         """
         if self.input == "image":
-            raise ValueError("the file was made from a timm model and reads images; for sound, export a fastloaa.AST")
+            raise ArgumentError(
+                "the file was made from a timm model and reads images; for sound, export a fastloaa.AST"
+            )
         return {name: getattr(self, name) for name in ("sample_rate", "frames", "mel_bins", "mean", "std")}
 
     @property
@@ -85,7 +88,7 @@ class Metadata:
 
         Raises:
             KeyError: properties are missing that `to_props` always writes.
-            ValueError: one that it did not write so.
+            ArgumentError: one that it did not write so.
         """
         texts = {f.name: props[f.name] for f in fields(cls) if f.default is MISSING or f.name in props}
         values: dict[str, Any] = {name: text if name in _WORDS else _json(name, text) for name, text in texts.items()}
@@ -104,9 +107,9 @@ def _check_front_end(metadata: Metadata, given: Collection[str]) -> None:
             raise KeyError(name)
     for name in ("sample_rate", "frames", "mel_bins", "samples"):
         if not (getattr(metadata, name) or 0) >= 1:
-            raise ValueError(f"{name} is at least 1, got {getattr(metadata, name)}")
+            raise ArgumentError(f"{name} is at least 1, got {getattr(metadata, name)}")
     if metadata.mean is None or not (metadata.std or 0) > 0:
-        raise ValueError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
+        raise ArgumentError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
 
 
 _WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")
@@ -154,7 +157,7 @@ def _json(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{name} is not JSON: {text[:50]!r}") from error
+        raise ArgumentError(f"{name} is not JSON: {text[:50]!r}") from error
 
 
 def optional(name: str) -> ModuleType:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from fastloaa.errors import FastloaaError
 from fastloaa.export.graph import image_size, plain_copy
 from fastloaa.export.onnx_file import Metadata, Precision, open_session
 from fastloaa.models import AST
@@ -20,7 +21,7 @@ from fastloaa.probabilities import to_probabilities
 CASES = ((1, 0.5), (2, 1.3), (3, 0.5), (17, 1.3))
 
 
-class VerificationError(RuntimeError):
+class VerificationError(FastloaaError, RuntimeError):
     """An exported file answers differently from the PyTorch model."""
 
 

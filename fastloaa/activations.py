@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastloaa.errors import ArgumentError
+
 aten = torch.ops.aten
 
 
@@ -42,4 +44,4 @@ ACTIVATIONS: dict[str, Activation] = {
 def check_activation(name: object) -> None:
     """Raise ValueError unless it is a name in `ACTIVATIONS`; modules and functions are not."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ValueError(f"activation is one of {', '.join(ACTIVATIONS)}; got {name!r}")
+        raise ArgumentError(f"activation is one of {', '.join(ACTIVATIONS)}; got {name!r}")

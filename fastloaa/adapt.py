@@ -8,6 +8,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa.adapter import Kernel, LoAA, kernel_size
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.follow import follow_grid
 from fastloaa.functional import Backend
 from fastloaa.grid import TokenGrid
@@ -138,13 +139,15 @@ def adapt(
         `model` itself.
 
     Raises:
-        TypeError: a model or a block that adapters cannot be put into.
-        ValueError: a model that has adapters already, or settings that `LoAA` refuses.
+        ArgumentTypeError: a model or a block that adapters cannot be put into.
+        ArgumentError: a model that has adapters already, or settings that `LoAA` refuses.
     """
     check_module(model)
     blocks, grid = list(transformer_blocks(model)), token_grid(model)
     if is_adapted(model):
-        raise ValueError("the model has been adapted already; build a fresh one, or load other weights into this one")
+        raise ArgumentError(
+            "the model has been adapted already; build a fresh one, or load other weights into this one"
+        )
     config = AdaptConfig(
         attn=None if attn is None else kernel_size(attn),
         ffn=None if ffn is None else kernel_size(ffn),
@@ -229,13 +232,15 @@ def transformer_blocks(model: nn.Module) -> nn.Sequential | nn.ModuleList:
     """The blocks that adapters stand beside.
 
     Raises:
-        TypeError: `model` has no blocks that we know.
+        ArgumentTypeError: `model` has no blocks that we know.
     """
     if not is_transformers_ast(model):
         return vision_transformer(model).blocks
     layers = getattr(model.audio_spectrogram_transformer, "layers", None)
     if layers is None:
-        raise TypeError("this version of transformers builds AST in another way; pip install --upgrade transformers")
+        raise ArgumentTypeError(
+            "this version of transformers builds AST in another way; pip install --upgrade transformers"
+        )
     return layers
 
 
@@ -248,13 +253,15 @@ def vision_transformer(model: nn.Module) -> VisionTransformer:
     """The timm ViT inside `model`, or `model` itself.
 
     Raises:
-        TypeError: there is none.
+        ArgumentTypeError: there is none.
     """
     if is_transformers_ast(model):
-        raise TypeError("this needs fastloaa's own AST: AST.from_transformers(model) makes one, adapters and all")
+        raise ArgumentTypeError(
+            "this needs fastloaa's own AST: AST.from_transformers(model) makes one, adapters and all"
+        )
     vit = model.backbone if isinstance(model, AudioTransformer) else model
     if not isinstance(vit, VisionTransformer):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"adapters go into fastloaa.AST, a timm VisionTransformer or transformers' ASTForAudioClassification, got "
             f"{type(model).__name__}; for other models put fastloaa.LoAA beside the blocks yourself"
         )
@@ -265,7 +272,7 @@ def token_grid(model: nn.Module) -> TokenGrid:
     """How the tokens of `model` lie: AST says it itself, a timm ViT's patches are row-major (frequency = rows).
 
     Raises:
-        TypeError: the tokens do not keep to a grid.
+        ArgumentTypeError: the tokens do not keep to a grid.
     """
     if isinstance(model, AudioTransformer):
         return model.grid
@@ -279,7 +286,7 @@ def token_grid(model: nn.Module) -> TokenGrid:
         or not isinstance(vit.patch_drop, nn.Identity)
         or not getattr(vit.patch_embed, "strict_img_size", True)
     ):
-        raise TypeError(
+        raise ArgumentTypeError(
             "the model has dynamic_img_size, patch_drop_rate or images of any size, so its tokens keep to no fixed "
             "grid; build it without them: timm.create_model(..., img_size=(mel_bins, frames))"
         )
@@ -305,7 +312,7 @@ def _adapted_block_class(model: nn.Module) -> type[nn.Module]:
     """What takes the place of the blocks of `model`.
 
     Raises:
-        TypeError: a block of another kind than that.
+        ArgumentTypeError: a block of another kind than that.
     """
     if is_transformers_ast(model):
         from fastloaa.transformers_ast import AdaptedASTLayer
@@ -320,10 +327,10 @@ def check_block(index: int, block: nn.Module) -> Block:
     """`block` if it is one that `OpenBlock` can take apart.
 
     Raises:
-        TypeError: it is not.
+        ArgumentTypeError: it is not.
     """
     if not isinstance(block, Block) or type(block).forward is not Block.forward:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"block {index} is a {type(block).__name__}; adapters stand beside timm's pre-norm Block "
             f"(x + attn(norm1(x)), x + mlp(norm2(x))): choose a model made of those"
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastloaa.activations import check_activation
 from fastloaa.autocast import autocast_dtype
+from fastloaa.errors import ArgumentError
 from fastloaa.functional import TOKENS, Backend, Choice, choose_backend, loaa
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor, number, whole
@@ -25,7 +26,7 @@ def kernel_size(kernel: Kernel) -> tuple[int, int]:
     """(frequency, time) taps of a kernel given by name or as an odd pair.
 
     Raises:
-        ValueError: an unknown name, an even or non-positive size.
+        ArgumentError: an unknown name, an even or non-positive size.
     """
     try:
         taps_f, taps_t = KERNELS[kernel] if isinstance(kernel, str) else kernel
@@ -34,7 +35,7 @@ def kernel_size(kernel: Kernel) -> tuple[int, int]:
         size = (0, 0)
     if size[0] % 2 == 0 or size[1] % 2 == 0:
         names = ", ".join(f'"{name}" = {value}' for name, value in KERNELS.items())
-        raise ValueError(f"kernel is {names}, or a pair (frequency, time) of odd sizes; got {kernel!r}")
+        raise ArgumentError(f"kernel is {names}, or a pair (frequency, time) of odd sizes; got {kernel!r}")
     return size
 
 
@@ -63,7 +64,7 @@ class LoAA(nn.Module):
     made of plain Conv2d loads unchanged.
 
     Raises:
-        ValueError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
+        ArgumentError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
     """
 
     def __init__(
@@ -87,10 +88,10 @@ class LoAA(nn.Module):
         dim, bottleneck = whole("dim", dim), whole("bottleneck", bottleneck)
         scale, dropout = number("scale", scale), number("dropout", dropout)
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout is a probability in [0, 1), got {dropout}")
+            raise ArgumentError(f"dropout is a probability in [0, 1), got {dropout}")
         check_activation(activation)
         if backend not in get_args(Backend):
-            raise ValueError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+            raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
         TokenGrid(freq_bins, 1, prefix_tokens, token_order)  # its own errors for a bad grid
         size = kernel_size(kernel)
         self.freq_bins, self.prefix_tokens, self.token_order = freq_bins, prefix_tokens, token_order

@@ -5,13 +5,14 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from fastloaa.adapt import adapt_config, frozen_weights, is_adapted, transformer_blocks
+from fastloaa.errors import ArgumentTypeError, FastloaaError
 from fastloaa.grid import TokenGrid
 from fastloaa.inputs import as_tensor, check_module
 from fastloaa.models import AST
 from fastloaa.widened import WidenedAttention
 
 
-class AttentionError(ValueError):
+class AttentionError(FastloaaError, ValueError):
     """A layer, a moment or maps that do not fit the model."""
 
 
@@ -33,7 +34,7 @@ def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor
 
     Raises:
         AttentionError: no such layer.
-        TypeError: attention of another kind than timm's.
+        ArgumentTypeError: attention of another kind than timm's.
     """
     check_module(model)
     blocks = transformer_blocks(model)
@@ -44,7 +45,7 @@ def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor
         )
     attn = getattr(blocks[layer], "attn", None)
     if not isinstance(attn, Attention | WidenedAttention):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"attention maps are made of timm's Attention, layer {layer} has {type(attn).__name__}; "
             f"for transformers' AST, AST.from_transformers(model) is a copy that has it"
         )

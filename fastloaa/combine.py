@@ -10,11 +10,12 @@ from torch import nn
 from fastloaa.adapt import adapt_config
 from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import adapter_state
+from fastloaa.errors import FastloaaError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class CombineError(ValueError):
+class CombineError(FastloaaError, ValueError):
     """Adapters that cannot be combined."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fastloaa.errors import ArgumentError
 from fastloaa.grid import TokenGrid
 
 
@@ -34,8 +35,8 @@ class FollowGrid:
         """A forward pre-hook of a block that reads tokens [batch, tokens, dim].
 
         Raises:
-            ValueError: another number of tokens than the model's grid has.
-            TypeError: a model whose tokens keep to no grid any more.
+            ArgumentError: another number of tokens than the model's grid has.
+            ArgumentTypeError: a model whose tokens keep to no grid any more.
         """
         if isinstance(inputs[0], torch.fx.Proxy):
             return
@@ -45,7 +46,7 @@ class FollowGrid:
             self.grid = grid
         tokens = inputs[0].shape[1]
         if tokens != grid.tokens:
-            raise ValueError(
+            raise ArgumentError(
                 f"a block was given {tokens} tokens, and the model says {grid.prefix_tokens} + {grid.freq_bins} * "
                 f"{grid.time_steps} = {grid.tokens}; where its input, prefix tokens or position embedding have been "
                 f"changed, its own settings must say so (timm: set_input_size, num_prefix_tokens; transformers: config)"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastloaa.activations import check_activation
 from fastloaa.autocast import autocast_dtype
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor
@@ -37,7 +38,7 @@ class Choice:
         return f"{self.backend}: {self.reason}"
 
 
-class BackendError(RuntimeError):
+class BackendError(FastloaaError, RuntimeError):
     """The backend that was asked for cannot run this call."""
 
 
@@ -83,7 +84,7 @@ def loaa(
         [batch, tokens, dim].
 
     Raises:
-        ValueError: shapes, kernel, activation or dtypes that do not fit.
+        ArgumentError: shapes, kernel, activation or dtypes that do not fit.
         BackendError: the backend asked for cannot run this call.
     """
     x = as_tensor("x", x, down_weight, TOKENS)
@@ -94,7 +95,7 @@ def loaa(
     autocast = autocast_dtype(x.device.type)
     dtype = autocast or x.dtype
     if down_weight.dtype != dtype and autocast is None:
-        raise ValueError(
+        raise ArgumentError(
             f"x is {x.dtype} and the adapter's weights are {down_weight.dtype}; "
             f"give both one dtype (layer.to({x.dtype})) or run under torch.autocast"
         )
@@ -160,11 +161,11 @@ def choose_backend(
         dtype: of the computation, x's where None; under autocast it is autocast's.
 
     Raises:
-        ValueError: an unknown name.
+        ArgumentError: an unknown name.
         BackendError: the backend asked for cannot run this.
     """
     if backend not in get_args(Backend):
-        raise ValueError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+        raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
     if backend in ("reference", "torch"):
         return Choice(backend, "asked for")
     obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype)
@@ -216,17 +217,17 @@ def _check(
     """Shapes, once for all backends, so that every one of them refuses the same input with the same words."""
     if x.dim() != 3:
         advice = "a single clip is x[None]" if x.dim() == 2 else "flatten the grid into tokens first"
-        raise ValueError(f"x is [batch, tokens, dim], got shape {tuple(x.shape)}; {advice}")
+        raise ArgumentError(f"x is [batch, tokens, dim], got shape {tuple(x.shape)}; {advice}")
     rank, dim, kf, kt = down_weight.shape
     if kf % 2 == 0 or kt % 2 == 0:
-        raise ValueError(f"the kernel (frequency, time) has odd sizes so that it is centred, got ({kf}, {kt})")
+        raise ArgumentError(f"the kernel (frequency, time) has odd sizes so that it is centred, got ({kf}, {kt})")
     if tuple(up_weight.shape) != (dim, rank, kf, kt):
-        raise ValueError(
+        raise ArgumentError(
             f"down_weight {tuple(down_weight.shape)} needs an up_weight of shape {(dim, rank, kf, kt)}, "
             f"got {tuple(up_weight.shape)}"
         )
     if x.shape[2] != dim:
-        raise ValueError(
+        raise ArgumentError(
             f"x has {x.shape[2]} channels and the adapter {dim}; build it as LoAA({x.shape[2]}, ...) for this model"
         )
     expected = {
@@ -238,5 +239,5 @@ def _check(
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x {tuple(x.shape)}")
+            raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x {tuple(x.shape)}")
     check_activation(activation)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fastloaa.errors import ArgumentError
+
 TokenOrder = Literal["freq", "time"]
 
 
@@ -20,7 +22,7 @@ class TokenGrid:
             AudioMAE: patch (f, t) is token P + t*F + f).
 
     Raises:
-        ValueError: a size below one, a negative prefix, or an unknown order.
+        ArgumentError: a size below one, a negative prefix, or an unknown order.
     """
 
     freq_bins: int
@@ -31,18 +33,18 @@ class TokenGrid:
     def __post_init__(self) -> None:
         for name in ("freq_bins", "time_steps", "prefix_tokens"):
             if isinstance(size := getattr(self, name), float | str):
-                raise ValueError(f"{name} is a whole number; got {size!r}")
+                raise ArgumentError(f"{name} is a whole number; got {size!r}")
         if self.freq_bins < 1 or self.time_steps < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"a token grid has at least one frequency bin and one time step, got freq_bins={self.freq_bins}, "
                 f"time_steps={self.time_steps}; check the spectrogram's size against the patch size"
             )
         if self.prefix_tokens < 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"prefix_tokens counts the tokens before the patches, at least 0; got {self.prefix_tokens}"
             )
         if self.token_order not in get_args(TokenOrder):
-            raise ValueError(
+            raise ArgumentError(
                 f'token_order is "freq" (frequency-major, as AST) or "time" (time-major), got {self.token_order!r}'
             )
 
@@ -69,11 +71,11 @@ class TokenGrid:
         """The grid of a sequence of `tokens` tokens; its time steps follow from the count.
 
         Raises:
-            ValueError: the patches do not divide into `freq_bins` rows.
+            ArgumentError: the patches do not divide into `freq_bins` rows.
         """
         patches = tokens - prefix_tokens
         if patches < 1 or freq_bins < 1 or patches % freq_bins:
-            raise ValueError(
+            raise ArgumentError(
                 f"{tokens} tokens with prefix_tokens={prefix_tokens} leave {patches} patches, which do not divide into "
                 f"freq_bins={freq_bins} rows of equal length; expected {prefix_tokens} + {freq_bins} * time_steps: "
                 f"check freq_bins and prefix_tokens against the model"
@@ -97,14 +99,14 @@ class TokenGrid:
             stride: step between patches, `patch` (no overlap) when None.
 
         Raises:
-            ValueError: the spectrogram is smaller than one patch, or a size is below one.
+            ArgumentError: the spectrogram is smaller than one patch, or a size is below one.
         """
         patch_f, patch_t = pair(patch)
         stride_f, stride_t = pair(patch if stride is None else stride)
         if min(patch_f, patch_t, stride_f, stride_t) < 1:
-            raise ValueError(f"patch and stride are at least 1, got patch={patch}, stride={stride}")
+            raise ArgumentError(f"patch and stride are at least 1, got patch={patch}, stride={stride}")
         if mel_bins < patch_f or frames < patch_t:
-            raise ValueError(
+            raise ArgumentError(
                 f"a spectrogram of {mel_bins} mel bins x {frames} frames is smaller than one patch of "
                 f"{patch_f} x {patch_t}; give more mel_bins or frames, or a smaller patch"
             )
@@ -115,10 +117,10 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """(frequency, time) of a setting given as one number for both or as a pair.
 
     Raises:
-        ValueError: something else.
+        ArgumentError: something else.
     """
     try:
         first, second = value if isinstance(value, Sequence) else (value, value)
         return operator.index(first), operator.index(second)
     except (TypeError, ValueError):
-        raise ValueError(f"expected a whole number or a pair (frequency, time) of them; got {value!r}") from None
+        raise ArgumentError(f"expected a whole number or a pair (frequency, time) of them; got {value!r}") from None

@@ -7,6 +7,7 @@ from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogra
 
 from fastloaa.adapt import beside
 from fastloaa.adapter import LoAA
+from fastloaa.errors import ArgumentError
 from fastloaa.normed import norm_once
 
 
@@ -15,12 +16,12 @@ def check_input(embeddings: Any, inputs: tuple[Any, ...]) -> None:
     patches, a transposed one too, and the adapters would look at other neighbours.
 
     Raises:
-        ValueError: another shape than the configuration says.
+        ArgumentError: another shape than the configuration says.
     """
     if inputs and isinstance(inputs[0], Tensor):
         frames, mel_bins = embeddings.config.max_length, embeddings.config.num_mel_bins
         if inputs[0].dim() != 3 or tuple(inputs[0].shape[1:]) != (frames, mel_bins):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected input_values [batch, max_length={frames}, num_mel_bins={mel_bins}] as model.config says, "
                 f"got {tuple(inputs[0].shape)}"
             )

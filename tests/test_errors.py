@@ -1,15 +1,23 @@
 """Which errors are the library's own, and which of others mean the user's machine."""
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+from small import small_ast
 
 import fastloaa
+import fastloaa.export
+from fastloaa import AST, LoAA, TokenGrid, adapt, save_adapter
+from fastloaa.audio import FrontEnd, LogMel, SpecAugment
 from fastloaa.data import DataError
 from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError, user_line
+from fastloaa.export import merge, to_onnx
+from fastloaa.training import Recipe
 
 
 @pytest.mark.parametrize(("kind", "base"), [(ArgumentError, ValueError), (ArgumentTypeError, TypeError)])
@@ -84,3 +92,46 @@ def test_an_error_of_a_worker_is_its_last_line() -> None:
 )
 def test_bugs_are_no_lines(bug: Exception) -> None:
     assert user_line(bug) is None
+
+
+REFUSALS: dict[str, Callable[[], object]] = {
+    "a size below one": lambda: LoAA(0, 4, freq_bins=8),
+    "an unknown kernel": lambda: LoAA(8, 4, "both", freq_bins=8),  # type: ignore[arg-type]
+    "an even kernel": lambda: LoAA(8, 4, (2, 1), freq_bins=8),
+    "an empty grid": lambda: TokenGrid(0, 4),
+    "a grid that does not fit": lambda: TokenGrid.from_spectrogram(8, 8, 16),
+    "tokens without a batch": lambda: LoAA(8, 4, freq_bins=2)(torch.zeros(4, 8)),
+    "tokens off the grid": lambda: LoAA(8, 4, freq_bins=3)(torch.zeros(1, 4, 8)),
+    "a model without blocks": lambda: adapt(torch.nn.Linear(2, 2)),
+    "a model adapted twice": lambda: adapt(adapt(small_ast())),
+    "a model without adapters": lambda: save_adapter(small_ast(), "never.safetensors"),
+    "no classes": lambda: AST(0),
+    "too few labels": lambda: AST(3, labels=["a"]),
+    "a backbone of another kind": lambda: AST(2, backbone="resnet18"),
+    "log-mel of another size": lambda: small_ast()(torch.zeros(1, 3, 3)),
+    "a sample rate of zero": lambda: LogMel(sample_rate=0),
+    "no frames": lambda: FrontEnd(0),
+    "a negative mask": lambda: SpecAugment(-1, 0),
+    "an unknown precision": lambda: to_onnx(small_ast(), "never.onnx", precision="fp8"),  # type: ignore[arg-type]
+    "a recipe out of range": lambda: Recipe(data="x", epochs=0),
+    "nothing to average": lambda: fastloaa.average([]),
+    "merging what is plain": lambda: merge(small_ast()),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_is_refused_is_told_from_a_bug(name: str) -> None:
+    with pytest.raises(FastloaaError) as caught:
+        REFUSALS[name]()
+    assert isinstance(caught.value, ValueError | TypeError)
+    assert user_line(caught.value)
+
+
+def test_every_public_error_has_the_one_base() -> None:
+    for package in (fastloaa, fastloaa.export):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.startswith(("fastloaa.kernels", "fastloaa.cli.__main__")):
+                for name, value in vars(importlib.import_module(found.name)).items():
+                    is_error = isinstance(value, type) and issubclass(value, Exception)
+                    if is_error and value.__module__.startswith("fastloaa.") and not name.startswith("_"):
+                        assert issubclass(value, FastloaaError), value

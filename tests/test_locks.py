@@ -49,7 +49,7 @@ def test_the_holder_is_named_until_it_leaves(tmp_path: Path) -> None:
     assert list(lock.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_holder_holds_nothing(number: signal.Signals, tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     with holder(lock) as pid:

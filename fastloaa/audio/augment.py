@@ -14,6 +14,7 @@ from torch.distributions import Beta
 from torchaudio.functional import mask_along_axis_iid
 
 from fastloaa.audio.frontend import as_clips, remove_mean
+from fastloaa.errors import ArgumentError
 
 
 class SpecAugment(nn.Module):
@@ -30,22 +31,22 @@ class SpecAugment(nn.Module):
         fill: "zero" or "mean".
 
     Raises:
-        ValueError: a negative width, no mask, or another fill.
+        ArgumentError: a negative width, no mask, or another fill.
     """
 
     def __init__(self, freq_mask: int, time_mask: int, masks: int = 1, fill: Literal["zero", "mean"] = "zero") -> None:
         super().__init__()
         if freq_mask < 0 or time_mask < 0:
-            raise ValueError(f"mask widths are >= 0, got freq_mask={freq_mask}, time_mask={time_mask}")
+            raise ArgumentError(f"mask widths are >= 0, got freq_mask={freq_mask}, time_mask={time_mask}")
         if masks < 1 or fill not in ("zero", "mean"):
-            raise ValueError(f'masks is at least 1 and fill is "zero" or "mean", got masks={masks}, fill={fill!r}')
+            raise ArgumentError(f'masks is at least 1 and fill is "zero" or "mean", got masks={masks}, fill={fill!r}')
         self.freq_mask, self.time_mask, self.masks, self.fill = freq_mask, time_mask, masks, fill
 
     def forward(self, log_mel: Tensor, first: int = 0, total: int | None = None) -> Tensor:
         """`[batch, frames, mel_bins]` -> the same shape.
 
         Raises:
-            ValueError: another shape or dtype.
+            ArgumentError: another shape or dtype.
         """
         log_mel = _as_features(log_mel)
         batch, frames, mel_bins = log_mel.shape
@@ -86,17 +87,17 @@ def mixup(
         The mixed waveform, float32 `[batch, samples]`, zeros beyond each length, and the mixed targets.
 
     Raises:
-        ValueError: another shape or dtype, alpha <= 0, or a probability outside 0 to 1.
+        ArgumentError: another shape or dtype, alpha <= 0, or a probability outside 0 to 1.
     """
     waveform, lengths = as_clips(waveform, lengths)
     targets = torch.as_tensor(targets, device=waveform.device)
     if targets.ndim != 2 or len(targets) != len(waveform) or not targets.is_floating_point():
-        raise ValueError(
+        raise ArgumentError(
             f"expected float targets [batch, classes] for {len(waveform)} clips, got {targets.dtype} "
             f"{list(targets.shape)}; class numbers become one-hot with torch.nn.functional.one_hot(...).float()"
         )
     if not alpha > 0 or not 0 <= probability <= 1:
-        raise ValueError(f"alpha is above 0 and probability from 0 to 1, got {alpha} and {probability}")
+        raise ArgumentError(f"alpha is above 0 and probability from 0 to 1, got {alpha} and {probability}")
     waveform, lengths = remove_mean(waveform, lengths)
     batch, samples = waveform.shape
     concentration = torch.full((batch,), alpha, device=waveform.device)
@@ -122,7 +123,7 @@ def noise_and_roll(log_mel: Tensor, first: int = 0, total: int | None = None) ->
         The same shape and dtype.
 
     Raises:
-        ValueError: another shape or dtype.
+        ArgumentError: another shape or dtype.
     """
     log_mel = _as_features(log_mel)
     batch, frames, mel_bins = log_mel.shape
@@ -138,7 +139,7 @@ def noise_and_roll(log_mel: Tensor, first: int = 0, total: int | None = None) ->
 def _as_features(log_mel: Tensor) -> Tensor:
     log_mel = torch.as_tensor(log_mel)
     if log_mel.ndim != 3 or not log_mel.is_floating_point():
-        raise ValueError(
+        raise ArgumentError(
             f"expected floating-point features [batch, frames, mel_bins], got {log_mel.dtype} {list(log_mel.shape)}; "
             "those of a single clip are features[None]"
         )

@@ -18,13 +18,14 @@ from fastloaa.audio.formats import formats_installed, needs_ffmpeg
 from fastloaa.audio.logmel import as_samples, described
 from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
 from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
+from fastloaa.errors import ArgumentError, FastloaaError
 
 LONGEST = 1 << 30
 """Samples that are read at once are fewer: 4 GiB, 6.2 hours at 48 kHz."""
 _TOO_MANY = "too many to read at once; read it in segments, by start and stop"
 
 
-class AudioError(ValueError):
+class AudioError(FastloaaError, ValueError):
     """A file that cannot be used as a recording; the message is one line that names the file."""
 
 
@@ -97,11 +98,11 @@ def resample(samples: Tensor, source: int, target: int) -> Tensor:
     """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc.
 
     Raises:
-        ValueError: samples that are neither floating-point nor 16-bit integers, or a rate below 1.
+        ArgumentError: samples that are neither floating-point nor 16-bit integers, or a rate below 1.
     """
     samples = as_samples(samples)
     if source < 1 or target < 1:
-        raise ValueError(f"expected rates in Hz, at least 1, got {source} and {target}")
+        raise ArgumentError(f"expected rates in Hz, at least 1, got {source} and {target}")
     return samples if source == target else _resampler(source, target)(samples)
 
 

@@ -11,6 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from fastloaa.audio.constants import Constants
 from fastloaa.audio.frontend import as_clips, clip_lengths
 from fastloaa.autocast import without_autocast
+from fastloaa.errors import ArgumentError
 from fastloaa.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
@@ -51,11 +52,11 @@ class EpicSoundsFrontEnd(Constants):
     ) -> None:
         super().__init__()
         if not std > 0:
-            raise ValueError(f"std is above 0, got {std}")
+            raise ArgumentError(f"std is above 0, got {std}")
         self.frames, self.mel_bins, self.sample_rate, self.mean, self.std = frames, mel_bins, sample_rate, mean, std
         self.window, self.shift = round(sample_rate * 0.010), round(sample_rate * 0.005)
         if frames < 1 or mel_bins < 1 or not 2 <= self.window <= FFT_SIZE:
-            raise ValueError(
+            raise ArgumentError(
                 f"frames and mel_bins are at least 1 and 10 ms are 2 to {FFT_SIZE} samples, "
                 f"got frames={frames}, mel_bins={mel_bins}, {self.window} samples at {sample_rate} Hz"
             )
@@ -104,7 +105,7 @@ class EpicSoundsFrontEnd(Constants):
             float32 `[batch, frames, mel_bins]`.
 
         Raises:
-            ValueError: another shape or dtype.
+            ArgumentError: another shape or dtype.
         """
         log_mel, _ = self.padded_log_mel(waveform, lengths)
         if augment is not None:

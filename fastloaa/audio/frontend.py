@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastloaa.audio.logmel import LogMel, as_waveform
+from fastloaa.errors import ArgumentError
 from fastloaa.tracing import exporting
 
 STATISTICS: dict[str, tuple[float, float]] = {
@@ -40,7 +41,7 @@ class FrontEnd(nn.Module):
         mean, std: of the dataset's log-mel values, see `STATISTICS` and `measure_statistics`; AudioSet's by default.
 
     Raises:
-        ValueError: frames < 1 or std <= 0, or what `LogMel` refuses.
+        ArgumentError: frames < 1 or std <= 0, or what `LogMel` refuses.
 
     Source: `dataloader.py` of AST (Gong et al., Interspeech 2021).
     """
@@ -58,7 +59,7 @@ class FrontEnd(nn.Module):
     ) -> None:
         super().__init__()
         if frames < 1 or not std > 0:
-            raise ValueError(f"frames is at least 1 and std is above 0, got frames={frames}, std={std}")
+            raise ArgumentError(f"frames is at least 1 and std is above 0, got frames={frames}, std={std}")
         self.frames, self.mel_bins, self.sample_rate, self.mean, self.std = frames, mel_bins, sample_rate, mean, std
         self.log_mel = LogMel(sample_rate, mel_bins)
 
@@ -96,7 +97,7 @@ class FrontEnd(nn.Module):
             float32 `[batch, frames, mel_bins]`; a clip shorter than one window is all padding.
 
         Raises:
-            ValueError: another shape or dtype.
+            ArgumentError: another shape or dtype.
         """
         waveform, lengths = as_clips(waveform, lengths, self.log_mel.mel.device)
         if augment is not None:
@@ -163,7 +164,7 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
         The waveform, float32 `[batch, samples]`, and the lengths, int64 `[batch]`.
 
     Raises:
-        ValueError: another shape or dtype.
+        ArgumentError: another shape or dtype.
     """
     waveform, lengths = as_clips(waveform, lengths)
     all_valid = lengths is None
@@ -190,7 +191,7 @@ def as_clips(
     """A batch of clips as tensors: `waveform` by `as_waveform`, and their lengths, int64 `[batch]` or None, beside it.
 
     Raises:
-        ValueError: another shape or dtype of either.
+        ArgumentError: another shape or dtype of either.
     """
     waveform = as_waveform(waveform, device)
     if lengths is None:
@@ -198,7 +199,7 @@ def as_clips(
     if not isinstance(lengths, Tensor):
         lengths = torch.as_tensor(lengths, device=waveform.device)
     if lengths.ndim != 1 or lengths.shape[0] != waveform.shape[0] or lengths.is_floating_point():
-        raise ValueError(
+        raise ArgumentError(
             f"expected one length in samples for each of {waveform.shape[0]} clips, int64 [batch], "
             f"got {lengths.dtype} {list(lengths.shape)}"
         )
@@ -214,7 +215,7 @@ def measure_statistics(front_end: HasLogMel, waveforms: Iterable[tuple[Tensor, T
         waveforms: batches (waveform, lengths) as `FrontEnd` takes them. Only valid frames count, cut to `frames`.
 
     Raises:
-        ValueError: no clip is as long as one window.
+        ArgumentError: no clip is as long as one window.
     """
     count, total, squares = 0, 0.0, 0.0
     for waveform, lengths in waveforms:
@@ -224,6 +225,6 @@ def measure_statistics(front_end: HasLogMel, waveforms: Iterable[tuple[Tensor, T
         total += values.sum().item()
         squares += values.square().sum().item()
     if not count:
-        raise ValueError("no clip is as long as one window, expected at least one; check the recordings")
+        raise ArgumentError("no clip is as long as one window, expected at least one; check the recordings")
     mean = total / count
     return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -11,6 +11,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from fastloaa.audio.constants import Constants
 from fastloaa.autocast import without_autocast
+from fastloaa.errors import ArgumentError
 from fastloaa.tracing import exporting
 
 PREEMPHASIS = 0.97
@@ -36,7 +37,7 @@ class LogMel(Constants):
         window, shift: window and hop in samples.
 
     Raises:
-        ValueError: options out of range.
+        ArgumentError: options out of range.
 
     Source: Kaldi's `feature-fbank.cc`, `feature-window.cc`, by way of torchaudio.
     """
@@ -59,14 +60,14 @@ class LogMel(Constants):
         self.window = int(sample_rate * frame_length_ms * 0.001)  # truncated in this order, as Kaldi does
         self.shift = int(sample_rate * frame_shift_ms * 0.001)
         if self.window < 2 or self.shift < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"frames of {frame_length_ms} ms every {frame_shift_ms} ms at {sample_rate} Hz are {self.window} "
                 f"samples every {self.shift}, expected at least 2 every 1; raise the times or the rate"
             )
         nyquist = sample_rate / 2
         top = high_freq if high_freq > 0 else nyquist + high_freq
         if mel_bins < 4 or not 0 <= low_freq < top <= nyquist:
-            raise ValueError(
+            raise ArgumentError(
                 f"mel_bins is at least 4 and 0 <= low_freq < high_freq <= {nyquist:g} Hz (half the rate), got "
                 f"mel_bins={mel_bins}, low_freq={low_freq:g}, high_freq={top:g}"
             )
@@ -93,12 +94,12 @@ class LogMel(Constants):
             float32 `[batch, frames, mel_bins]`, natural logarithm, frames = (samples - window) // shift + 1.
 
         Raises:
-            ValueError: another shape or dtype, or a waveform shorter than one window.
+            ArgumentError: another shape or dtype, or a waveform shorter than one window.
         """
         waveform = as_waveform(waveform, self.mel.device)
         self.meet(waveform)
         if waveform.shape[1] < self.window:
-            raise ValueError(
+            raise ArgumentError(
                 f"a waveform of {waveform.shape[1]} samples is shorter than one window of {self.window}; pad it with "
                 f"zeros, or use FrontEnd, which takes any length"
             )
@@ -168,11 +169,11 @@ def as_waveform(waveform: object, device: torch.device | None = None) -> Tensor:
         device: of the result, where `waveform` is no tensor.
 
     Raises:
-        ValueError: another shape or dtype, or no samples.
+        ArgumentError: another shape or dtype, or no samples.
     """
     samples = as_samples(waveform, device)
     if samples.ndim != 2 or not samples.shape[1]:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a waveform [batch, samples], got shape {list(samples.shape)}; "
             f"a single clip is waveform[None], channels are averaged beforehand"
         )
@@ -188,13 +189,13 @@ def as_samples(values: object, device: torch.device | None = None) -> Tensor:
         device: of the result, where `values` is no tensor.
 
     Raises:
-        ValueError: no numbers, rows of several lengths, or another dtype.
+        ArgumentError: no numbers, rows of several lengths, or another dtype.
     """
     samples = values if isinstance(values, Tensor) else _tensor(values).to(device)
     if samples.dtype == torch.int16:
         return samples / 32768
     if not samples.is_floating_point():
-        raise ValueError(
+        raise ArgumentError(
             f"expected a floating-point waveform between -1 and 1, or 16-bit integers, got {samples.dtype}; "
             "divide it by its full scale"
         )
@@ -203,7 +204,7 @@ def as_samples(values: object, device: torch.device | None = None) -> Tensor:
 
 def _tensor(values: object) -> Tensor:
     if isinstance(values, str | bytes | PathLike):
-        raise ValueError(f"expected a waveform [batch, samples], got {values!r}; load_audio reads sound files")
+        raise ArgumentError(f"expected a waveform [batch, samples], got {values!r}; load_audio reads sound files")
     rows = values
     if isinstance(values, Sequence):
         rows = [clip.numpy(force=True) if isinstance(clip, Tensor) else clip for clip in values]
@@ -214,7 +215,7 @@ def _tensor(values: object) -> Tensor:
         # torch takes neither foreign byte orders nor negative strides, and warns of what is read-only.
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     except (TypeError, ValueError) as error:  # no numbers, or rows of several lengths
-        raise ValueError(
+        raise ArgumentError(
             f"expected a waveform [batch, samples], got {described(values)}; clips of several lengths are padded to "
             "one and their lengths given beside them"
         ) from error

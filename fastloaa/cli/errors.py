@@ -32,8 +32,6 @@ class OneLineErrors(TyperGroup):
             raise typer.Exit(128 + (stop.number if isinstance(stop, _Stop) else signal.SIGINT)) from None
         except Exception as error:
             line = user_line(error)
-            if line is None and type(error).__module__.startswith("fastloaa."):
-                line = str(error)
             if ctx.params["debug"] or line is None:
                 raise
             print(f"error: {line}", file=sys.stderr)

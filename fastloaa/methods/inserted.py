@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastloaa.adapt import check_block, head_modules, is_adapted, transformer_blocks
 from fastloaa.adapter_file import check_made_for, describe_backbone
+from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.methods.options import build
 from fastloaa.models import AST
@@ -32,11 +33,11 @@ class InsertedMethod(ABC):
         """Insert, freeze what was there, leave what is new and the head trainable; in place.
 
         Raises:
-            TypeError: a block that is not timm's pre-norm Block.
-            ValueError: a model that has been adapted already.
+            ArgumentTypeError: a block that is not timm's pre-norm Block.
+            ArgumentError: a model that has been adapted already.
         """
         if is_adapted(model):
-            raise ValueError("the model has been adapted already; build a fresh one")
+            raise ArgumentError("the model has been adapted already; build a fresh one")
         for index, block in enumerate(transformer_blocks(model)):
             check_block(index, block)
         there = {id(parameter) for parameter in model.parameters()}

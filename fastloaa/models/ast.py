@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import is_adapted
 from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
 from fastloaa.inputs import as_tensor, whole
@@ -48,7 +49,7 @@ class SpectrogramPatches(nn.Module):
         """[batch, 1, mel_bins, frames] -> [batch, patches, dim], frequency-major.
 
         Raises:
-            ValueError: another shape.
+            ArgumentError: another shape.
         """
         _check_image(spectrogram, self.img_size)
         return self.proj(spectrogram).flatten(2).transpose(1, 2)
@@ -64,7 +65,7 @@ class SpectrogramPatches(nn.Module):
 
     def set_input_size(self, *_: Any, **__: Any) -> None:
         """Raise ValueError: front end, grid and position embedding are made for each other."""
-        raise ValueError(
+        raise ArgumentError(
             "AST keeps to the size that it was built for; save it, and take its backbone for another: "
             "model.save(path), then AST(num_classes, frames=..., mel_bins=..., weights=path)"
         )
@@ -73,7 +74,7 @@ class SpectrogramPatches(nn.Module):
 @torch.fx.wrap  # one node to symbolic tracing, which sees no shape
 def _check_image(spectrogram: Tensor, size: tuple[int, int]) -> None:
     if spectrogram.dim() != 4 or tuple(spectrogram.shape[1:]) != (1, *size):
-        raise ValueError(
+        raise ArgumentError(
             f"expected spectrograms [batch, 1, mel_bins={size[0]}, frames={size[1]}], got {tuple(spectrogram.shape)}"
         )
 
@@ -91,7 +92,7 @@ def _check_log_mel(log_mel: Tensor, size: tuple[int, int]) -> None:
         advice = "a single clip is log_mel[None]"
     elif given[1:] == (1, frames, mel_bins):
         advice = "it has no axis of channels: log_mel.squeeze(1)"
-    raise ValueError(f"expected log-mel [batch, frames={frames}, mel_bins={mel_bins}], got {given}; {advice}")
+    raise ArgumentError(f"expected log-mel [batch, frames={frames}, mel_bins={mel_bins}], got {given}; {advice}")
 
 
 class AST(nn.Module):
@@ -118,8 +119,8 @@ class AST(nn.Module):
         front_end: turns waveforms into what the model reads; no weights.
 
     Raises:
-        ValueError: sizes that do not fit each other.
-        TypeError: a backbone that is not a timm VisionTransformer.
+        ArgumentError: sizes that do not fit each other.
+        ArgumentTypeError: a backbone that is not a timm VisionTransformer.
         FileError, WeightsError: a weights file that cannot be read, or does not fit.
     """
 
@@ -147,16 +148,18 @@ class AST(nn.Module):
         num_classes, frames = whole("num_classes", num_classes), whole("frames", frames)
         mel_bins, sample_rate = whole("mel_bins", mel_bins), whole("sample_rate", sample_rate)
         if isinstance(labels, str):
-            raise ValueError(f"labels are the names of the classes, a list; got {labels!r}")
+            raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
         if not isinstance(backbone, str):
-            raise TypeError(f"backbone is the name of a timm VisionTransformer, got {type(backbone).__name__}")
+            raise ArgumentTypeError(f"backbone is the name of a timm VisionTransformer, got {type(backbone).__name__}")
         if not isinstance(weights, str | Path | None):
-            raise TypeError(f'weights is "timm", the path of a file, or None; got {weights!r:.80}')
+            raise ArgumentTypeError(f'weights is "timm", the path of a file, or None; got {weights!r:.80}')
         if labels is not None and len(labels) != num_classes:
-            raise ValueError(f"{len(labels)} labels were given for {num_classes} classes; give one name for each class")
+            raise ArgumentError(
+                f"{len(labels)} labels were given for {num_classes} classes; give one name for each class"
+            )
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
-            raise ValueError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
+            raise ArgumentError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
         self.front_end: FrontEnd | EpicSoundsFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
         self.num_classes = num_classes
         self.labels = None if labels is None else tuple(map(str, labels))
@@ -170,7 +173,9 @@ class AST(nn.Module):
         }
         vit = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
         if not isinstance(vit, VisionTransformer):
-            raise TypeError(f"backbone is the name of a timm VisionTransformer (vit_*, deit_*), got {backbone!r}")
+            raise ArgumentTypeError(
+                f"backbone is the name of a timm VisionTransformer (vit_*, deit_*), got {backbone!r}"
+            )
         source, source_grid = vit.state_dict(), vit.patch_embed.grid_size
         if weights is not None and weights != "timm":
             source, source_grid = read_backbone(weights)
@@ -245,8 +250,8 @@ class AST(nn.Module):
             feature_extractor: gives sample rate, mean and std; AudioSet's without it.
 
         Raises:
-            TypeError: another model.
-            ValueError: one whose activation AST does not have, or that has no classes.
+            ArgumentTypeError: another model.
+            ArgumentError: one whose activation AST does not have, or that has no classes.
         """
         ast = cls(**ast_config(model, feature_extractor))
         ast.load_state_dict(ast_state(model))
@@ -259,7 +264,7 @@ class AST(nn.Module):
         `AST.load(path)` brings the model back; `AST(..., weights=path)` takes the backbone alone.
         """
         if is_adapted(self):
-            raise ValueError(
+            raise ArgumentError(
                 "the model has adapters: save_adapter(model, path), or the method that put them in, saves them alone; "
                 "merge(model) dissolves those of LoAA"
             )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import adapt, adapt_config, is_transformers_ast, transformer_blocks
 from fastloaa.adapter import LoAA
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
     from transformers import ASTFeatureExtractor, ASTForAudioClassification
@@ -30,16 +31,18 @@ def ast_config(
     Dropout is left out: it plays no part in the logits, and adapters train with a frozen backbone.
 
     Raises:
-        TypeError: another model than `ASTForAudioClassification`.
-        ValueError: one whose activation AST does not have, or that has no classes.
+        ArgumentTypeError: another model than `ASTForAudioClassification`.
+        ArgumentError: one whose activation AST does not have, or that has no classes.
     """
     if not is_transformers_ast(model):
-        raise TypeError(f"expected transformers' ASTForAudioClassification, got {type(model).__name__}")
+        raise ArgumentTypeError(f"expected transformers' ASTForAudioClassification, got {type(model).__name__}")
     config = model.config
     if config.hidden_act != "gelu":
-        raise ValueError(f"AST has the exact GELU, the model has {config.hidden_act!r}; adapt(model) takes it as it is")
+        raise ArgumentError(
+            f"AST has the exact GELU, the model has {config.hidden_act!r}; adapt(model) takes it as it is"
+        )
     if model.num_labels < 1:
-        raise ValueError("the model has no classes; build it with num_labels=N")
+        raise ArgumentError("the model has no classes; build it with num_labels=N")
     labels = [str(config.id2label[index]) for index in range(model.num_labels)]
     unnamed = labels == [f"LABEL_{index}" for index in range(model.num_labels)]
     multi_label = config.problem_type == "multi_label_classification"

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from fastloaa.errors import FastloaaError
 from fastloaa.grid import TokenGrid
 
 
-class WeightsError(ValueError):
+class WeightsError(FastloaaError, ValueError):
     """A weights file that does not fit the model."""
 
 
