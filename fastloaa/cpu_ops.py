@@ -10,7 +10,8 @@ from fastloaa import gemm_shift
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
 from fastloaa.kernels import launch, widened_launch
-from fastloaa.kernels.ops import INTERPRETED, loaa_backward, loaa_forward
+from fastloaa.kernels.interpreted import INTERPRETED
+from fastloaa.kernels.ops import loaa_backward, loaa_forward
 from fastloaa.kernels.widened_ops import widened_op
 from fastloaa.shifts import fold, offsets, unfold
 

@@ -13,9 +13,10 @@ from fastloaa.normed import NormedFrom
 from fastloaa.reference import loaa_reference
 
 try:
-    from fastloaa.cpu_ops import INTERPRETED, loaa_forward
+    from fastloaa.cpu_ops import loaa_forward
+    from fastloaa.kernels import interpreted
 except ImportError:  # no triton on this platform: everything else works, and asking for it says so
-    INTERPRETED, loaa_forward = False, None  # type: ignore[assignment]
+    interpreted, loaa_forward = None, None  # type: ignore[assignment]
 
 Backend = Literal["auto", "reference", "torch", "triton"]
 
@@ -172,7 +173,7 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
     """Why the fused kernels cannot run, None if they can."""
     if loaa_forward is None:
         return "the package triton is not installed"
-    if x.device.type != "cuda" and not (INTERPRETED and x.device.type == "cpu"):
+    if x.device.type != "cuda" and not (interpreted.INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
     if min(kernel) > 1:
         return f"kernel {kernel} is not one-dimensional"
@@ -182,8 +183,8 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return f"dim {x.shape[2]} is not divisible by 16"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"{dtype} is not float32, float16 or bfloat16"
-    if x.device.type == "cpu" and dtype == torch.bfloat16:
-        return "Triton's interpreter multiplies bfloat16 wrongly"
+    if x.device.type == "cpu" and (reason := interpreted.obstacle(dtype)):
+        return reason
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
         return "the GPU is older than compute capability 8.0"
     return None

@@ -20,7 +20,7 @@ from fastloaa.tracing import exporting
 
 try:
     import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
-    from fastloaa.kernels.ops import INTERPRETED
+    from fastloaa.kernels.interpreted import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
     from fastloaa.kernels.widened_ops import widened_activation_
 except ImportError:  # no triton on this platform

@@ -7,14 +7,10 @@ under Triton's interpreter). What CPU tensors get otherwise is registered by `fa
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from fastloaa.kernels import launch
 from fastloaa.normed import NormedFrom, recompute
-
-# The environment is Triton's own interface for its interpreter, read when kernels are defined.
-INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 @torch.library.custom_op("fastloaa::loaa_forward", mutates_args=(), device_types="cuda")

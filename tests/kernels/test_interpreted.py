@@ -128,7 +128,8 @@ def test_the_halo_of_the_longest_lines() -> None:
     assert int(forward.loads("p_x").sum()) == 2 * (512 + 4 * 4) * 16
 
 
+@pytest.mark.usefixtures("plain_interpreter")
 def test_bfloat16_is_refused_with_the_reason() -> None:
     case = Case()
-    with pytest.raises(BackendError, match="Triton's interpreter multiplies bfloat16 wrongly; use backend="):
+    with pytest.raises(BackendError, match=r"interpreter computes wrongly with torch\.bfloat16; use backend="):
         case.call(case.inputs(torch.bfloat16), "triton")
