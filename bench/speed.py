@@ -197,28 +197,33 @@ def shape_name(row: dict[str, Any]) -> str:
     return f"{row['batch']}x{row['freq']}x{row['time']} r{row['bottleneck']} {row['kernel']} {row['dtype']}{summands}"
 
 
-def cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
-    all_grids = ["8x64", "8x32", "8x25", "8x8", "12x101"] if device.type == "cuda" else ["8x64"]
-    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid or all_grids]
-    return [
-        Case(batch, freq, time, arguments.dim, bottleneck, kernel, dtype, summands)
-        for batch in arguments.batch or ([1, 16, 64, 256] if device.type == "cuda" else [8])
-        for freq, time in grids
-        for bottleneck in arguments.bottleneck or ([36, 72] if device.type == "cuda" else [36])
-        for kernel in arguments.kernel
-        for dtype in arguments.dtype or (["bf16", "fp32"] if device.type == "cuda" else ["fp32"])
-        for summands in ((True,) if device.type == "cuda" else (False, True))
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """The options that `cases` reads."""
     parser.add_argument("--batch", type=int, nargs="+", help="default: 1 16 64 256 on a GPU, else 8")
     parser.add_argument("--grid", nargs="+", help="FREQxTIME; default: 8x64 8x32 8x25 8x8 12x101 on a GPU, else 8x64")
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--bottleneck", type=int, nargs="+", help="default: 36 72 on a GPU, else 36")
     parser.add_argument("--kernel", nargs="+", choices=list(KERNELS), default=["time", "freq"])
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="default: bf16 and fp32 on a GPU, else fp32")
+
+
+def cases(arguments: argparse.Namespace, on_gpu: bool) -> list[Case]:
+    all_grids = ["8x64", "8x32", "8x25", "8x8", "12x101"] if on_gpu else ["8x64"]
+    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid or all_grids]
+    return [
+        Case(batch, freq, time, arguments.dim, bottleneck, kernel, dtype, summands)
+        for batch in arguments.batch or ([1, 16, 64, 256] if on_gpu else [8])
+        for freq, time in grids
+        for bottleneck in arguments.bottleneck or ([36, 72] if on_gpu else [36])
+        for kernel in arguments.kernel
+        for dtype in arguments.dtype or (["bf16", "fp32"] if on_gpu else ["fp32"])
+        for summands in ((True,) if on_gpu else (False, True))
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_shapes(parser)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--compile", action="store_true", help="torch.compile of each as well (minutes)")
     parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
@@ -230,7 +235,7 @@ def main() -> None:
     bandwidth = copy_bandwidth(device)
     console.print(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; the floor is the bytes that must move over it")
     rows: list[dict[str, Any]] = []
-    for case in cases(arguments, device):
+    for case in cases(arguments, on_gpu=device.type == "cuda"):
         measured = measure(case, device, arguments.rounds, bandwidth, arguments.compile)
         show(console, case, measured)
         rows += measured

@@ -20,7 +20,7 @@ from fastloaa.functional import BackendError, choose_backend, loaa
 from fastloaa.kernels.ops import loaa_backward, loaa_forward
 
 FOLDER = Path(__file__).parent / "kernels"
-INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_widened_interpreted.py"}
+INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_traffic_model.py", "test_widened_interpreted.py"}
 LONG = {"test_grids.py", "test_widths.py"}
 FILES = [
     pytest.param(path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
