@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from sass import Code, read
-from speed import DTYPES, Case, add_shapes, cases
+from shapes import DTYPES, Case, add_shapes, cases
 from torch import Tensor
 from traffic_model import name_of, tensors, tile_rows, tile_traffic
 

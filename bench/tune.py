@@ -80,6 +80,7 @@ def tune(key: Key, chip: int, pool: ProcessPoolExecutor, options: argparse.Names
         {str(chosen): runner([tensors.launch(chosen) for tensors in sets]) for chosen in kept},
         torch.device("cuda"),
         options.rounds,
+        queued=True,
     )
     best = min(kept, key=lambda chosen: timings[str(chosen)].median)
     return {

@@ -9,8 +9,7 @@ from torch import Tensor
 from fastloaa import gemm_shift
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
-from fastloaa.kernels import launch, widened_launch
-from fastloaa.kernels.interpreted import INTERPRETED
+from fastloaa.kernels import interpreted, launch, widened_launch
 from fastloaa.kernels.ops import loaa_backward, loaa_forward
 from fastloaa.kernels.widened_ops import widened_op
 from fastloaa.shifts import fold, offsets, unfold
@@ -49,7 +48,7 @@ def _forward(
     keep_pre: bool,
 ) -> tuple[Tensor, Tensor]:
     branch = (x, down, up, down_bias, up_bias, mask)
-    if INTERPRETED:
+    if interpreted.INTERPRETED:
         geometry = launch.Geometry(freq_bins, prefix_tokens, time_major)
         return launch.forward(*branch, block_out, skip, geometry, scale, activation, keep_pre)
     grid = _grid(x, freq_bins, prefix_tokens, time_major)
@@ -76,7 +75,7 @@ def _backward(
     need_down: bool,
     need_up: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if INTERPRETED:
+    if interpreted.INTERPRETED:
         geometry = launch.Geometry(freq_bins, prefix_tokens, time_major)
         return launch.backward(dy, x, down, up, mask, pre, geometry, scale, activation, need_x, need_down, need_up)
     grid = _grid(x, freq_bins, prefix_tokens, time_major)
@@ -107,7 +106,7 @@ def _widened(
     activation: str,
     wide_activation: str,
 ) -> None:
-    if INTERPRETED:
+    if interpreted.INTERPRETED:
         settings = (freq_bins, prefix_tokens, time_major, activation, wide_activation)
         return widened_launch.run(buffer, start, rank, kf, kt, *settings)
     grid = _grid(buffer, freq_bins, prefix_tokens, time_major)

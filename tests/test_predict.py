@@ -127,7 +127,7 @@ def test_rows(bench: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_faster_memory_is_never_slower(bench: ModuleType) -> None:
-    case = sys.modules["speed"].Case(64, 8, 16, 256, 8, "time", "bf16", True)
+    case = sys.modules["shapes"].Case(64, 8, 16, 256, 8, "time", "bf16", True)
     chips = sys.modules["chips"].GPUS
     h100, h200 = (bench.predict(bench.launches(case, chips[name])[0], chips[name]) for name in ("h100", "h200"))
     assert h200.predicted_us <= h100.predicted_us
