@@ -75,19 +75,15 @@ def backward(
     d_down and d_up are float32 sums rounded to the weights' dtype, in their shapes, stored channels_last.
     """
     mask = _dense(mask)
-    d_pre = torch.empty_like(pre)
+    d_pre, hidden = torch.empty_like(pre), torch.empty_like(pre)
     dx = x.new_empty(x.shape if need_x else (0,))
     if x.numel():
-        _input_grad(dy, down, up, mask, pre, d_pre, dx if need_x else None, geometry, scale, activation)
+        _input_grad(dy, down, up, mask, pre, d_pre, hidden, dx if need_x else None, geometry, scale, activation)
     d_down = channels_last_like(down) if need_down else down.new_empty(0)
     d_up = channels_last_like(up) if need_up else up.new_empty(0)
     if need_down or need_up:
-        sums = _weight_grads(dy, x, down, mask, pre, d_pre, geometry, scale, activation, need_down, need_up)
-        rank, dim, kf, kt = down.shape
-        if sums[0] is not None:
-            d_down.copy_(sums[0].view(kf, kt, rank, dim).permute(2, 3, 0, 1))
-        if sums[1] is not None:
-            d_up.copy_(sums[1].view(kf, kt, rank, dim).permute(3, 2, 0, 1))
+        partial = _partial_sums(dy, x, down, hidden, d_pre, geometry, need_down, need_up)
+        prepare.weight_sum(partial, d_down if need_down else None, d_up if need_up else None).run()
     return dx, d_down, d_up, d_pre
 
 
@@ -98,42 +94,46 @@ def _input_grad(
     mask: Tensor | None,
     pre: Tensor,
     d_pre: Tensor,
+    hidden: Tensor,
     dx: Tensor | None,
     geometry: Geometry,
     scale: float,
     activation: str,
 ) -> None:
-    """Fill d_pre and dx; dx of several launches passes through float32, as in the forward."""
+    """Fill d_pre, the hidden rows and dx; dx of several launches passes through float32, as in the forward."""
     parts = prepare.parts("input_grad", down)
     partial = target = None
     for part in parts:
         if dx is not None:
             target = dx if part is parts[-1] else dx.new_empty(dx.shape, dtype=torch.float32)
-        prepare.input_grad(dy, down, up, mask, pre, d_pre, partial, target, part, geometry, scale, activation).run()
+        prepare.input_grad(
+            dy, down, up, mask, pre, d_pre, hidden, partial, target, part, geometry, scale, activation
+        ).run()
         partial = target
 
 
-def _weight_grads(
+def _partial_sums(
     dy: Tensor,
     x: Tensor,
     down: Tensor,
-    mask: Tensor | None,
-    pre: Tensor,
+    hidden: Tensor,
     d_pre: Tensor,
     geometry: Geometry,
-    scale: float,
-    activation: str,
     need_down: bool,
     need_up: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Both weight gradients [taps * r, dim] float32, tap-major: partial sums by one launch, added in a fixed order."""
-    split = prepare.Split.of(x, down)
-    shape = (split.splits, down.numel() // x.shape[2], x.shape[2])
-    d_down = x.new_empty(shape, dtype=torch.float32) if need_down else None
-    d_up = x.new_empty(shape, dtype=torch.float32) if need_up else None
-    if split.splits:
-        prepare.weight_grad(dy, x, down, mask, pre, d_pre, d_down, d_up, split, geometry, scale, activation).run()
-    return None if d_down is None else d_down.sum(0), None if d_up is None else d_up.sum(0)
+) -> Tensor:
+    """Of the wanted gradients, [gradients, splits, taps * r, dim] float32."""
+    dy, x = _even_rows(dy), _even_rows(x)
+    gradients = need_down + need_up
+    together = gradients == 1 or dy.dtype == x.dtype
+    split = prepare.Split.of(x, down, gradients if together else 1)
+    partial = x.new_empty((gradients, split.splits, down.numel() // x.shape[2], x.shape[2]), dtype=torch.float32)
+    if not split.splits:
+        return partial
+    launches = [(partial, need_down, need_up)] if together else [(partial[:1], True, False), (partial[1:], False, True)]
+    for sums, for_down, for_up in launches:
+        prepare.weight_grad(dy, x, down, hidden, d_pre, sums, split, geometry, for_down, for_up).run()
+    return partial
 
 
 def result_dtype(weight: Tensor, *summands: Tensor | None) -> torch.dtype:
@@ -152,3 +152,11 @@ def channels_last_like(weight: Tensor) -> Tensor:
 def _dense(tensor: Tensor | None) -> Tensor | None:
     """The kernels take strides of what is as wide as the model; what is small is copied where it is not dense."""
     return None if tensor is None else tensor.contiguous()
+
+
+def _even_rows(tensor: Tensor) -> Tensor:
+    """[batch, tokens, dim] as rows with one stride, copied where clips or channels lie otherwise."""
+    batch, tokens, _ = tensor.shape
+    clip, token, channel = tensor.stride()
+    even = channel == 1 and (batch == 1 or clip == tokens * token)
+    return tensor if even else tensor.contiguous()

@@ -1,16 +1,18 @@
 """Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
 
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from fastloaa.kernels.backward import loaa_input_grad_kernel, loaa_weight_grad_kernel
+from fastloaa.kernels.backward import loaa_input_grad_kernel
 from fastloaa.kernels.configs import Setting, setting, widest
 from fastloaa.kernels.forward import loaa_forward_kernel
-from fastloaa.kernels.tile import Lines, Tiling
+from fastloaa.kernels.tile import Lines, Tiling, rows_width
+from fastloaa.kernels.weight_grad import loaa_weight_grad_kernel, loaa_weight_sum_kernel
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def forward(
         geometry,
         scale,
         chosen,
+        out,
         tensors={
             "p_x": x,
             "p_down_bias": None if down_bias is None else down_bias[part],
@@ -112,6 +115,7 @@ def input_grad(
     mask: Tensor | None,
     pre: Tensor,
     d_pre: Tensor,
+    hidden: Tensor,
     partial: Tensor | None,
     dx: Tensor | None,
     part: slice,
@@ -131,11 +135,13 @@ def input_grad(
         geometry,
         scale,
         chosen,
+        dx,
         tensors={
             "p_dy": dy,
             "p_mask": None if mask is None else mask[..., part],
             "p_pre": pre[..., part],
             "p_dpre": d_pre[..., part],
+            "p_hidden": hidden[..., part],
             "p_partial": partial,
             "p_dx": dx,
         },
@@ -151,7 +157,7 @@ def input_grad(
 
 @dataclass(frozen=True)
 class Split:
-    """How the work on the weight gradients is dealt out: token splits x channel blocks x column blocks."""
+    """How the work on the weight gradients is dealt out: token splits x gradients x channel and column blocks."""
 
     splits: int
     chunk: int  # tokens of a split
@@ -160,15 +166,15 @@ class Split:
     setting: Setting
 
     @classmethod
-    def of(cls, x: Tensor, down: Tensor, chosen: Setting | None = None) -> "Split":
-        """Enough programs for every multiprocessor twice, each with whole blocks of tokens."""
+    def of(cls, x: Tensor, down: Tensor, gradients: int, chosen: Setting | None = None) -> "Split":
+        """One program for every multiprocessor, each with whole blocks of tokens."""
         rows, dim = x.shape[0] * x.shape[1], x.shape[2]
         columns = down.numel() // dim
         chosen = chosen or setting("weight_grad", capability(x.device), down.element_size(), columns)
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
-        block_columns = min(128, max(16, triton.next_power_of_2(columns)))
-        blocks = triton.cdiv(dim, channels) * triton.cdiv(columns, block_columns)
-        wanted = max(1, 2 * _processors(x.device) // blocks)
+        block_columns = min(128 if columns <= 128 else 256, max(16, triton.next_power_of_2(columns)))
+        blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(columns, block_columns)
+        wanted = max(1, _processors(x.device) // blocks)
         chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
         return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
 
@@ -177,35 +183,41 @@ def weight_grad(
     dy: Tensor,
     x: Tensor,
     down: Tensor,
-    mask: Tensor | None,
-    pre: Tensor,
+    hidden: Tensor,
     d_pre: Tensor,
-    d_down: Tensor | None,
-    d_up: Tensor | None,
+    partial: Tensor,
     split: Split,
     geometry: Geometry,
-    scale: float,
-    activation: str,
+    need_down: bool,
+    need_up: bool,
 ) -> Launch:
-    """Partial sums [splits, taps * r, dim] float32 of those gradients that are not None."""
+    """Partial sums [gradients, splits, taps * r, dim] float32 of the wanted gradients, that of `down` first.
+
+    x and dy [batch, tokens, dim] with channels side by side and tokens evenly spaced, across clips as well.
+    """
     batch, tokens, dim = x.shape
     rank, _, kf, kt = down.shape
-    columns = rank * kf * kt
+    lines = geometry.lines(tokens, (kf, kt))
     return Launch(
         loaa_weight_grad_kernel,
-        (split.splits, triton.cdiv(dim, split.block_channels), triton.cdiv(columns, split.block_columns)),
+        (
+            split.splits,
+            (need_down + need_up) * triton.cdiv(dim, split.block_channels),
+            triton.cdiv(rank * kf * kt, split.block_columns),
+        ),
         {
             "p_x": x,
             "p_dy": dy,
-            "p_mask": mask,
-            "p_pre": pre,
+            "p_hidden": hidden,
             "p_dpre": d_pre,
-            "p_ddown": d_down,
-            "p_dup": d_up,
-            **_strides("x", x),
-            **_strides("dy", dy),
-            "scale": scale,
-            **_grid(geometry.lines(tokens, (kf, kt)), batch),
+            "p_partial": partial,
+            "stride_x_token": x.stride(1),
+            "stride_dy_token": dy.stride(1),
+            "rows": batch * tokens,
+            "line_length": lines.length,
+            "position_stride": lines.position_stride,
+            "prefix": lines.prefix,
+            "tokens": tokens,
             "chunk": split.chunk,
             "D": dim,
             "R": rank,
@@ -213,13 +225,37 @@ def weight_grad(
             "BM": split.setting.block_tokens,
             "BD": split.block_channels,
             "BC": split.block_columns,
-            "ACT": activation,
-            "MASK": mask is not None,
-            "DOWN": d_down is not None,
-            "UP": d_up is not None,
+            "STAGES": split.setting.stages,
+            "DOWN": need_down,
+            "UP": need_up,
             "PRECISION": product_precision(down.dtype),
         },
         split.setting,
+    )
+
+
+def weight_sum(partial: Tensor, d_down: Tensor | None, d_up: Tensor | None) -> Launch:
+    """Add up what `weight_grad` left: into d_down [r, dim, kf, kt] and d_up [dim, r, kf, kt], both channels_last."""
+    gradients, splits, columns, dim = partial.shape
+    rank = d_up.shape[1] if d_down is None else d_down.shape[0]
+    chosen = Setting(block_tokens=16, block_channels=64, warps=4, stages=1)
+    return Launch(
+        loaa_weight_sum_kernel,
+        (triton.cdiv(columns, chosen.block_tokens), triton.cdiv(dim, chosen.block_channels), gradients),
+        {
+            "p_partial": partial,
+            "p_ddown": d_down,
+            "p_dup": d_up,
+            "splits": splits,
+            "D": dim,
+            "R": rank,
+            "TAPS": columns // rank,
+            "BC": chosen.block_tokens,
+            "BD": chosen.block_channels,
+            "DOWN": d_down is not None,
+            "UP": d_up is not None,
+        },
+        chosen,
     )
 
 
@@ -233,6 +269,7 @@ def _tile(
     geometry: Geometry,
     scale: float,
     chosen: Setting | None,
+    target: Tensor | None,
     tensors: dict[str, Tensor | None],
     strides: dict[str, Tensor | None],
     constants: dict[str, Any],
@@ -247,6 +284,8 @@ def _tile(
     lines = geometry.lines(tokens, (kf, kt))
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
+    width = rows_width(rank, padded_columns)
+    whole = target is not None and tiling.segments == 1 and width <= dim
     precision = product_precision(down.dtype)
     return Launch(
         kernel,
@@ -255,6 +294,7 @@ def _tile(
             **tensors,
             "p_down": down,
             "p_up": up,
+            "p_rows": target if whole or taps == 1 else down.new_empty(tiling.tiles * chosen.block_tokens, width),
             **{name: value for key, tensor in strides.items() for name, value in _strides(key, tensor).items()},
             **_weight_strides(down, up),
             "scale": scale,
@@ -264,6 +304,7 @@ def _tile(
             "window": tiling.window,
             "halo": tiling.halo,
             "segments": tiling.segments,
+            "whole": int(whole),
             "D": dim,
             "R": rank,
             "TAPS": taps,
@@ -271,8 +312,12 @@ def _tile(
             "RP": padded_rank,
             "KP": padded_columns,
             "BT": chosen.block_tokens,
+            **_pieces(rank, padded_rank),
+            "VECTOR": gcd(rank, hidden_width, 8),
+            "WIDTH": width,
             "BK": channels,
             "BD": channels,
+            "STAGES": chosen.stages,
             "PRECISION": precision,
             **constants,
         },
@@ -284,6 +329,12 @@ def packed(rank: int, taps: int) -> tuple[int, int]:
     """(RP, KP): hidden rows and packed columns, padded to powers of two that tl.dot takes."""
     rows = max(16, triton.next_power_of_2(rank))
     return rows, rows if taps == 1 else max(16, triton.next_power_of_2(rank * taps))
+
+
+def _pieces(rank: int, padded: int) -> dict[str, int]:
+    """Hidden rows are activated in one piece, or in two powers of two where one would be padding to a quarter."""
+    head, tail = padded // 2, triton.next_power_of_2(rank - padded // 2)
+    return {"HEAD": head, "TAIL": tail} if rank - head > 0 and tail <= padded // 4 else {"HEAD": padded, "TAIL": 0}
 
 
 def product_precision(dtype: torch.dtype) -> str:

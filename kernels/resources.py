@@ -94,8 +94,8 @@ class Sample:
 
     @cached_property
     def hidden(self) -> list[Tensor]:
-        """Two of [batch, tokens, rank]."""
-        return [self._draw(self.batch, self.tokens, self.rank) for _ in range(2)]
+        """Three of [batch, tokens, rank]."""
+        return [self._draw(self.batch, self.tokens, self.rank) for _ in range(3)]
 
     @cached_property
     def weights(self) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ class Sample:
 
     def launch(self, chosen: Setting) -> Launch:
         """The kernel on all hidden rows."""
-        (x, block_out, skip, out), (pre, d_pre), (down, up) = self.wide, self.hidden, self.weights
+        (x, block_out, skip, out), (pre, d_pre, hidden), (down, up) = self.wide, self.hidden, self.weights
         mask = self.hidden[0] if self.extras else None
         every, geometry, scale, activation = slice(0, self.rank), self.geometry, 1.0, "gelu"
         if self.kernel == "forward":
@@ -115,13 +115,11 @@ class Sample:
             )  # fmt: skip
         if self.kernel == "input_grad":
             return prepare.input_grad(
-                x, down, up, mask, pre, d_pre, None, out, every, geometry, scale, activation, chosen
+                x, down, up, mask, pre, d_pre, hidden, None, out, every, geometry, scale, activation, chosen
             )
-        split = prepare.Split.of(x, down, chosen)
-        d_down, d_up = (
-            self._draw(split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32) for _ in range(2)
-        )
-        return prepare.weight_grad(out, x, down, mask, pre, d_pre, d_down, d_up, split, geometry, scale, activation)
+        split = prepare.Split.of(x, down, 2, chosen)
+        partial = self._draw(2, split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32)
+        return prepare.weight_grad(out, x, down, hidden, d_pre, partial, split, geometry, True, True)
 
 
 @dataclass(frozen=True)
