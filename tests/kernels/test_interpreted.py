@@ -131,7 +131,7 @@ def test_no_program_reads_what_another_writes(case: Case, monkeypatch: pytest.Mo
     def count(self: Traffic, kind: str, pointers, mask) -> None:  # type: ignore[no-untyped-def]
         program = interpreter_builder.grid_idx[0]
         if kind == "stores":
-            own = {address: program for address in pointers.data[mask.data].ravel().tolist()}
+            own = dict.fromkeys(pointers.data[mask.data].ravel().tolist(), program)
             assert all(owner.setdefault(address, program) == program for address in own)
         else:
             read = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].ravel().tolist()
