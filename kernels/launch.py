@@ -126,7 +126,7 @@ def _partial_sums(
     dy, x = _even_rows(dy), _even_rows(x)
     gradients = need_down + need_up
     together = gradients == 1 or dy.dtype == x.dtype
-    split = prepare.Split.of(x, down, gradients if together else 1)
+    split = prepare.Split.of(dy, x, down, gradients if together else 1)
     partial = x.new_empty((gradients, split.splits, down.numel() // x.shape[2], x.shape[2]), dtype=torch.float32)
     if not split.splits:
         return partial

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from fastloaa.kernels.backward import loaa_input_grad_kernel
-from fastloaa.kernels.configs import Setting, setting, widest
+from fastloaa.kernels.configs import Setting, settings, widest
 from fastloaa.kernels.forward import loaa_forward_kernel
 from fastloaa.kernels.tile import Lines, Tiling, rows_width
 from fastloaa.kernels.weight_grad import loaa_weight_grad_kernel, loaa_weight_sum_kernel
@@ -49,10 +49,16 @@ class Launch:
 
 
 def parts(kernel: str, down: Tensor) -> list[slice]:
-    """The hidden rows of each launch of a kernel: as few and as equal parts as the columns of one launch allow."""
+    """The hidden rows of each launch of a kernel: as few and as equal parts as one launch allows.
+
+    Of several, each begins at a multiple of 8 rows, so that its weights can be read in pieces of 16 bytes.
+    """
     rank, _, kf, kt = down.shape
-    rows = widest(kernel, capability(down.device), down.element_size()) // (kf * kt)
-    size = triton.cdiv(rank, triton.cdiv(rank, rows))
+    columns = widest(kernel, capability(down.device), down.element_size())
+    rows = min(columns // (kf * kt), columns // 2)
+    if rank <= rows:
+        return [slice(0, rank)]
+    size = triton.cdiv(triton.cdiv(rank, triton.cdiv(rank, rows // 8 * 8)), 8) * 8
     return [slice(start, min(start + size, rank)) for start in range(0, rank, size)]
 
 
@@ -166,14 +172,16 @@ class Split:
     setting: Setting
 
     @classmethod
-    def of(cls, x: Tensor, down: Tensor, gradients: int, chosen: Setting | None = None) -> "Split":
+    def of(cls, dy: Tensor, x: Tensor, down: Tensor, gradients: int, chosen: Setting | None = None) -> "Split":
         """One program for every multiprocessor, each with whole blocks of tokens."""
         rows, dim = x.shape[0] * x.shape[1], x.shape[2]
-        columns = down.numel() // dim
-        chosen = chosen or setting("weight_grad", capability(x.device), down.element_size(), columns)
+        packed_columns = down.numel() // dim
+        if chosen is None:
+            wide_bytes = max(dy.element_size(), x.element_size())
+            chosen = settings("weight_grad", capability(x.device), down.element_size(), wide_bytes, packed_columns)[0]
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
-        block_columns = min(128 if columns <= 128 else 256, max(16, triton.next_power_of_2(columns)))
-        blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(columns, block_columns)
+        block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
+        blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
         wanted = max(1, _processors(x.device) // blocks)
         chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
         return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
@@ -280,8 +288,15 @@ def _tile(
     down, up = down[part], up[:, part]
     taps, rank = kf * kt, down.shape[0]
     padded_rank, padded_columns = packed(rank, taps)
-    chosen = chosen or setting(name, capability(rows.device), down.element_size(), padded_columns)
     lines = geometry.lines(tokens, (kf, kt))
+    if chosen is None:
+        read = (*strides.values(), tensors.get("p_partial"))
+        wide_bytes = max(tensor.element_size() for tensor in read if tensor is not None)
+        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps))
+        extras = taps == 1 or any(tensors.get(name) is not None for name in ("p_down_bias", "p_up_bias", "p_mask"))
+        if extras and tried[0].warps > 8:  # 16 warps leave 128 registers to a thread, all of them taken without extras
+            tried = tried[1:]
+        chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
     width = rows_width(rank, padded_columns)
@@ -325,6 +340,17 @@ def _tile(
     )
 
 
+def busiest(tried: tuple[Setting, ...], lines: Lines, batch: int, taps: int, processors: int) -> Setting:
+    """The setting of the largest tile that leaves at most an eighth of the multiprocessors without one, else the last.
+
+    Large tiles read the weights less often; a small batch has too few of them.
+    """
+    for chosen in tried:
+        if 8 * Tiling.of(lines, batch, taps, chosen.block_tokens).tiles >= 7 * processors:
+            return chosen
+    return tried[-1]
+
+
 def packed(rank: int, taps: int) -> tuple[int, int]:
     """(RP, KP): hidden rows and packed columns, padded to powers of two that tl.dot takes."""
     rows = max(16, triton.next_power_of_2(rank))
@@ -335,6 +361,12 @@ def _pieces(rank: int, padded: int) -> dict[str, int]:
     """Hidden rows are activated in one piece, or in two powers of two where one would be padding to a quarter."""
     head, tail = padded // 2, triton.next_power_of_2(rank - padded // 2)
     return {"HEAD": head, "TAIL": tail} if rank - head > 0 and tail <= padded // 4 else {"HEAD": padded, "TAIL": 0}
+
+
+def columns(rank: int, taps: int) -> int:
+    """By which a launch on `rank` hidden rows finds its setting: packed columns, or twice the rows if that is more."""
+    padded_rank, padded_columns = packed(rank, taps)
+    return max(padded_columns, 2 * padded_rank)
 
 
 def product_precision(dtype: torch.dtype) -> str:
@@ -364,13 +396,14 @@ def _strides(prefix: str, tensor: Tensor | None) -> dict[str, int]:
 def _weight_strides(down: Tensor, up: Tensor) -> dict[str, int]:
     """Strides over (row, channel, tap). A 1-D kernel's taps lie along whichever kernel axis is longer than one."""
     tap_axis = 2 if down.shape[2] > 1 else 3
+    single = down.shape[2:].numel() == 1  # its stride is any number, which would hide that rows are aligned
     return {
         "stride_down_row": down.stride(0),
         "stride_down_channel": down.stride(1),
-        "stride_down_tap": down.stride(tap_axis),
+        "stride_down_tap": 0 if single else down.stride(tap_axis),
         "stride_up_channel": up.stride(0),
         "stride_up_row": up.stride(1),
-        "stride_up_tap": up.stride(tap_axis),
+        "stride_up_tap": 0 if single else up.stride(tap_axis),
     }
 
 
