@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from fastloaa import LoAA
 from fastloaa.functional import loaa
-from fastloaa.kernels import interpreted
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels import interpreted, prepare
+from fastloaa.kernels.remembered import forget
 
 DIM, RANK, FREQ, TIME = 16, 4, 2, 2
 LINEAR = "nn.Linear"
@@ -32,8 +32,10 @@ CALLS = 5  # to a sample
 @contextmanager
 def stubbed() -> Iterator[None]:
     """The fused path is open to CPU tensors, and no kernel runs: results are whatever was in memory."""
-    with patch.object(interpreted, "INTERPRETED", True), patch.object(Launch, "run", lambda _: None):
+    forget()
+    with patch.object(interpreted, "INTERPRETED", True), patch.object(prepare, "start", lambda *_: None):
         yield
+    forget()
 
 
 def candidates(device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -30,7 +30,7 @@ from queueing import Delay, Issue, Load, Product, Step, Store, Wait, run
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sass import Code, read
+from sass import Code, longest_loop, read
 from shapes import DTYPES, Case, add_shapes, cases
 from torch import Tensor
 from traffic_model import name_of, tensors, tile_rows, tile_traffic
@@ -38,7 +38,8 @@ from traffic_model import name_of, tensors, tile_rows, tile_traffic
 from fastloaa.adapter import KERNELS
 from fastloaa.kernels import launch as launching
 from fastloaa.kernels import prepare
-from fastloaa.kernels.prepare import Geometry, Launch
+from fastloaa.kernels.call import Call
+from fastloaa.kernels.prepare import Launch
 from fastloaa.kernels.resources import CHIPS, WidenedSample, compile_launch, instructions
 
 LAUNCH_NS, WAVES = 3000.0, 16
@@ -71,11 +72,11 @@ def launches(case: Case, gpu: Gpu) -> list[Launch]:
         for size in ((case.bottleneck, case.dim), (case.dim, case.bottleneck))
     )
     summands = (wide(), wide()) if case.summands else (None, None)
-    geometry = Geometry(case.freq, case.grid.prefix_tokens, False)
-    x = wide()
+    settings = (case.freq, case.grid.prefix_tokens, False, 1.0, "gelu", 0.0)
+    call = Call(wide(), down, up, None, None, None, *summands, None, None, None, *settings)
     with recorded(gpu) as found:
-        _, pre = launching.forward(x, down, up, None, None, None, *summands, geometry, 1.0, "gelu", True)
-        launching.backward(wide(), x, down, up, None, pre, geometry, 1.0, "gelu", True, True, True)
+        _, pre = launching.forward(call, True)
+        launching.backward(replace(call, block_out=None, skip=None), wide(), pre, True, True, True)
     return found
 
 
@@ -196,27 +197,26 @@ def weight_steps(launch: Launch, code: Code) -> list[Step]:
     """A program of the weight gradients: products summed over its tokens, and the partial sums written."""
     a, warps = launch.arguments, launch.setting.warps
     (loop,) = code.loops
-    given = dict(tensors(launch))
-    pairs = [pair for pair in (("p_dy", "p_pre", "p_dup"), ("p_x", "p_dpre", "p_ddown")) if pair[2] in given]
-    wide = sum(a["BM"] * a["BD"] * given[rows].itemsize for rows, _, _ in pairs)
-    narrow = sum(a["BM"] * min(a["BC"], a["R"] * a["TAPS"]) * given[rows].itemsize for _, rows, _ in pairs)
-    products = 2.0 * a["BM"] * a["BC"] * a["BD"] * len(pairs)
-    sums = 4.0 * min(a["BC"], a["R"] * a["TAPS"]) * a["BD"] * len(pairs)
+    columns = min(a["BC"], a["R"] * a["TAPS"])
+    wide = a["BM"] * a["BD"] * (a["p_x"] if a["DOWN"] else a["p_dy"]).itemsize
+    narrow = a["BM"] * columns * a["p_hidden"].itemsize
     once = narrow / (-(-a["D"] // a["BD"]) * a["TAPS"])  # of the narrow rows, what is not in L2 yet
     streamed = [(wide + once, wide + narrow)]
+    products = 2.0 * a["BM"] * a["BC"] * a["BD"]
     steps = _loop(loop, warps, launch.setting.stages, streamed, products, 0.0, RESULT_NS, tag="down")
+    sums = 4.0 * columns * a["BD"]
     return [*steps, Issue(code.after * warps), Store(sums, sums)]
 
 
-def streaming_steps(launch: Launch, executed: float, bytes_: float) -> list[Step]:
-    """A program that reads once, computes, and writes once: as many bytes each way."""
-    half, instructions_ = bytes_ / 2, executed * launch.setting.warps
+def streaming_steps(launch: Launch, executed: float, loaded: float, stored: float) -> list[Step]:
+    """A program that reads once, computes, and writes once."""
+    instructions_ = executed * launch.setting.warps
     return [
         Issue(instructions_ / 4),
-        Load("in", half, half),
+        Load("in", loaded, loaded),
         Wait("in"),
         Issue(instructions_ * 3 / 4),
-        Store(half, half),
+        Store(stored, stored),
     ]
 
 
@@ -228,15 +228,20 @@ def steps_of(launch: Launch, gpu: Gpu) -> list[Step]:
         return tile_steps(launch, read(code, both))
     if name == "weight_grad":
         return weight_steps(launch, read(code, [-(-a["chunk"] // a["BM"])]))
-    executed, programs = read(code, []).executed, prod(launch.programs)
-    if name == "widened_activation":
-        # Two kinds of programs, each with its own path: the code of one alone is compiled for the other's share.
-        alone = replace(launch, arguments={**a, "WIDE_ACT": ""})
-        lines = read(compiled(alone, gpu).code, []).executed
-        share = a["shift_programs"] / programs
-        executed = share * lines + (1 - share) * (executed - lines)
-    bytes_ = 2 * sum(tensor.numel() * tensor.itemsize for _, tensor in tensors(launch))
-    return streaming_steps(launch, executed, bytes_ / programs)
+    programs, given = prod(launch.programs), dict(tensors(launch))
+    if name == "weight_sum":
+        partial = given.pop("p_partial")
+        executed = read(code, []).executed + a["splits"] * longest_loop(code)
+        loaded, stored = partial.nbytes, sum(tensor.nbytes for tensor in given.values())
+        return streaming_steps(launch, executed, loaded / programs, stored / programs)
+    # The pass of the merged model: two kinds of programs, each with its own path through the code. The code of one
+    # alone is compiled for the other's share.
+    alone = Launch(launch.kernel, launch.programs, {**a, "WIDE_ACT": ""}, launch.setting)
+    lines, both = (read(compiled(each, gpu).code, []).executed for each in (alone, launch))
+    share = a["shift_programs"] / programs
+    executed = share * lines + (1 - share) * (both - lines)
+    once = given["p_buffer"].nbytes / programs
+    return streaming_steps(launch, executed, once, once)
 
 
 @dataclass(frozen=True)
@@ -275,10 +280,10 @@ PASSES = {
 def floor_us(launch: Launch, gpu: Gpu) -> float:
     """Time for the tensors of [batch, tokens, dim] that the kernel must read or write, each once."""
     given = dict(tensors(launch))
-    names = PASSES.get(name_of(launch))
-    if names is None:
-        return round(2 * sum(t.numel() * t.itemsize for t in given.values()) / gpu.dram_gbps / 1e3, 1)
-    return round(sum(t.numel() * t.itemsize for name, t in given.items() if name in names) / gpu.dram_gbps / 1e3, 1)
+    names = PASSES.get(name_of(launch), given.keys())
+    passes = 2 if "p_buffer" in given else 1  # in place: read and written
+    bytes_ = passes * sum(t.nbytes for name, t in given.items() if name in names)
+    return round(bytes_ / gpu.dram_gbps / 1e3, 1)
 
 
 def rows(case: Case, gpu: Gpu) -> list[dict[str, Any]]:

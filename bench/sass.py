@@ -87,15 +87,25 @@ def read(sass: str, trips: Sequence[int]) -> Code:
     return Code(tuple(loops), len(code) - position)
 
 
+def longest_loop(sass: str) -> int:
+    """Instructions of the longest loop, with or without products; 0 where there is none."""
+    code = parse(sass)
+    return max((end - begin for begin, end in _branches_back(code)), default=0)
+
+
+def _branches_back(code: list[Instruction]) -> list[tuple[int, int]]:
+    """[first, last + 1) of each jump to an instruction before it."""
+    place = {one.address: n for n, one in enumerate(code)}
+    targets = [re.search(r"0x([0-9a-f]+)$", one.operands.strip()) if one.kind == "BRA" else None for one in code]
+    begins = [place.get(int(target[1], 16)) if target else None for target in targets]
+    return [(begin, n + 1) for n, begin in enumerate(begins) if begin is not None and begin < n]
+
+
 def _loops(code: list[Instruction]) -> list[tuple[int, int]]:
     """[first, last + 1) of each outermost loop with a matrix product in it."""
-    place = {one.address: n for n, one in enumerate(code)}
     found: list[tuple[int, int]] = []
-    for n, one in enumerate(code):
-        target = re.search(r"0x([0-9a-f]+)$", one.operands.strip()) if one.kind == "BRA" else None
-        begin = place.get(int(target[1], 16)) if target else None
-        if begin is None or begin >= n or not any(each.kind in MATRIX for each in code[begin : n + 1]):
-            continue
-        found = [pair for pair in found if pair[0] < begin]  # those inside this one
-        found.append((begin, n + 1))
+    for begin, end in _branches_back(code):
+        if any(one.kind in MATRIX for one in code[begin:end]):
+            found = [pair for pair in found if pair[0] < begin]  # those inside this one
+            found.append((begin, end))
     return found

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fastloaa.kernels.call import Call
+
 TokenOrder = Literal["freq", "time"]
 
 
@@ -109,3 +111,10 @@ class TokenGrid:
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """(frequency, time) of a setting given as one number for both or as a pair."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def grid_of(call: Call) -> TokenGrid:
+    """The grid of an adapter call; its time steps follow from the number of tokens."""
+    return TokenGrid.from_tokens(
+        call.x.shape[1], call.freq_bins, call.prefix_tokens, "time" if call.time_major else "freq"
+    )

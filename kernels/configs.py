@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastloaa.kernels.remembered import forget
+
 KERNELS = ("forward", "input_grad", "weight_grad")
 
 Key = tuple[str, int, int, int]
@@ -110,6 +112,7 @@ def load_table(path: str | Path) -> None:
         for key, chosen in read.items()
     }
     _installed[capability] = {key: (chosen, *smaller[key]) for key, chosen in read.items()}
+    forget()
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:

@@ -1,5 +1,6 @@
 """Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -28,24 +29,63 @@ class Geometry:
         return Lines.along(kernel, self.freq_bins, time_steps, self.prefix_tokens, self.time_major)
 
 
-@dataclass(frozen=True)
 class Launch:
     """A kernel, its programs, its arguments by name, and its setting."""
 
-    kernel: Any
-    programs: tuple[int, ...]
-    arguments: dict[str, Any]
-    setting: Setting
+    __slots__ = ("arguments", "compiled", "kernel", "programs", "setting", "tensors")
+
+    def __init__(
+        self,
+        kernel: Any,
+        programs: tuple[int, ...],
+        arguments: dict[str, Any],
+        setting: Setting,
+        compiled: dict[str, Any] | None = None,
+        tensors: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.kernel, self.programs, self.arguments, self.setting = kernel, programs, arguments, setting
+        # Shared by all launches that differ in tensors alone, and filled by the first of them.
+        self.compiled: dict[str, Any] = {} if compiled is None else compiled
+        self.tensors = [t for t in arguments.values() if isinstance(t, Tensor)] if tensors is None else tensors
+
+    def with_arguments(self, arguments: dict[str, Any], tensors: Sequence[Tensor]) -> "Launch":
+        """The same launch on other tensors; all else, their layouts and the order of arguments are as before."""
+        return Launch(self.kernel, self.programs, arguments, self.setting, self.compiled, tensors)
 
     @property
     def compile_options(self) -> dict[str, int]:
         return {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
 
     def run(self) -> None:
-        """Triton launches on the current device, which need not be that of the tensors."""
-        tensor = next(value for value in self.arguments.values() if isinstance(value, Tensor))
-        with torch.cuda.device_of(tensor):
-            self.kernel[self.programs](**self.arguments, **self.compile_options)
+        """Launch on the device of the tensors, which need not be the current one, in its current stream."""
+        addresses = 0
+        for tensor in self.tensors:
+            addresses |= tensor.data_ptr()
+        aligned = not addresses % ALIGNMENT
+        device = self.tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                start(self, aligned)
+        else:
+            start(self, aligned)
+
+
+ALIGNMENT = 16  # bytes, on which compiled code depends
+
+
+def start(launch: Launch, aligned: bool) -> None:
+    """By the compiled kernel where an earlier launch left one; else by way of Triton, which looks at every argument.
+
+    Triton compiles one kernel for pointers of 16 bytes and others for the rest: only the first is kept at hand.
+    """
+    compiled = launch.compiled.get("kernel") if aligned else None
+    if compiled is not None:
+        x, y, z = (*launch.programs, 1, 1)[:3]
+        compiled[x, y, z](*launch.arguments.values())
+        return
+    made = launch.kernel[launch.programs](**launch.arguments, **launch.compile_options)
+    if aligned and made is not None and list(launch.arguments) == launch.kernel.arg_names:
+        launch.compiled["kernel"] = made
 
 
 def parts(kernel: str, down: Tensor) -> list[slice]:
@@ -245,7 +285,9 @@ def weight_grad(
 def weight_sum(partial: Tensor, d_down: Tensor | None, d_up: Tensor | None) -> Launch:
     """Add up what `weight_grad` left: into d_down [r, dim, kf, kt] and d_up [dim, r, kf, kt], both channels_last."""
     gradients, splits, columns, dim = partial.shape
-    rank = d_up.shape[1] if d_down is None else d_down.shape[0]
+    weight = d_up if d_down is None else d_down
+    assert weight is not None
+    rank = columns // (weight.shape[2] * weight.shape[3])
     chosen = Setting(block_tokens=16, block_channels=64, warps=4, stages=1)
     return Launch(
         loaa_weight_sum_kernel,

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 
 from fastloaa import LoAA, functional
 from fastloaa.functional import BackendError, choose_backend, loaa
-from fastloaa.kernels.ops import loaa_backward, loaa_forward
+from fastloaa.library import loaa_backward, loaa_forward
 
 FOLDER = Path(__file__).parent / "kernels"
 INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_traffic_model.py", "test_widened_interpreted.py"}
@@ -90,7 +90,7 @@ def test_an_old_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_triton_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "loaa_forward", None)
+    monkeypatch.setattr(functional, "fused", None)
     with pytest.raises(BackendError, match=r"the package triton is not installed; use backend="):
         choose_backend(on_cuda(1, 4, 16), (1, 3), 4, "triton")
     layer, x = LoAA(16, 4, freq_bins=2), torch.randn(1, 4, 16)
@@ -142,8 +142,9 @@ def test_opcheck_on_cpu_tensors(dtype: torch.dtype) -> None:
     torch.library.opcheck(loaa_forward, [*(inputs[name] for name in ORDER), *NOT_NORMED, *SETTINGS, 0.0, True])
     x, down, up, mask = (inputs[name].detach() for name in ("x", "down_weight", "up_weight", "hidden_mask"))
     pre, dy = torch.randn_like(mask), torch.randn_like(x)
-    torch.library.opcheck(loaa_backward, [dy, x, down, up, mask, pre, *SETTINGS, True, True, True])
-    torch.library.opcheck(loaa_backward, [dy, x, down, up, None, pre, *SETTINGS, False, False, True])
+    operands = (x, down, up, None, None, mask, None, None, *NOT_NORMED)
+    torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, True, True, True])
+    torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, False, False, True])
 
 
 def test_gradients_need_the_pre_activation() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -119,7 +118,8 @@ def test_rows(bench: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch
             assert row["floor_us"] <= row["low_us"] <= row["predicted_us"] <= row["high_us"]
             assert row["limiter"] in bench.LIMITERS
             assert (row["freq"], row["time"], row["dim"], row["bottleneck"], row["dtype"]) == (8, 16, 256, 8, "bf16")
-        assert all(small["predicted_us"] <= large["predicted_us"] for small, large in pairwise(each))
+        # One clip has smaller tiles and takes more trips: it may be no faster than 64.
+        assert each[1]["predicted_us"] <= each[2]["predicted_us"]
     forward = by_kernel["forward"]
     # Four passes over 1024 x 130 x 256 numbers of two bytes at 3.0 TB/s.
     assert forward[2]["floor_us"] == pytest.approx(4 * 1024 * 130 * 256 * 2 / 3e6, rel=0.01)

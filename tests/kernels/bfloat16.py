@@ -24,6 +24,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fastloaa.kernels import interpreted
+from fastloaa.kernels.remembered import forget
 
 
 def widen(bits: np.ndarray) -> np.ndarray:
@@ -66,4 +67,6 @@ def put_right() -> Iterator[None]:
         patch.setattr(InterpreterBuilder, "create_dot", dot_right)
         patch.setattr(InterpreterBuilder, "binary_op", binary_right)
         patch.setattr(interpreted, "DTYPES", (*interpreted.DTYPES, torch.bfloat16))
+        forget()
         yield
+    forget()
