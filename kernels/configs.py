@@ -44,7 +44,7 @@ _LARGE: Table = (
     | _tiles(("tile", 2, 2, 256), (128, 32, 16, 3), (64, 32, 8, 3), (32, 32, 8, 3))
     | _tiles(("tile", 2, 4, 128), (128, 32, 8, 3), (64, 32, 8, 3), (32, 32, 4, 3))
     | _tiles(("tile", 2, 4, 256), (64, 32, 8, 2), (32, 32, 8, 2))
-    | _tiles(("tile", 4, 4, 128), (64, 32, 8, 3), (32, 32, 8, 2))
+    | _tiles(("tile", 4, 4, 128), (64, 32, 8, 3))
     | _tiles(("weight_grad", 2, 2, 128), (64, 256, 8, 4))
     | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 4))
     | _tiles(("weight_grad", 2, 4, 128), (64, 128, 8, 3))
@@ -54,7 +54,7 @@ _LARGE: Table = (
 )
 _SMALL: Table = (  # 99 KB of shared memory
     _tiles(("tile", 2, 2, 128), (128, 32, 8, 2), (64, 32, 4, 2), (32, 32, 4, 3))
-    | _tiles(("tile", 2, 2, 256), (64, 32, 8, 2), (32, 32, 8, 2))
+    | _tiles(("tile", 2, 2, 256), (64, 32, 8, 2))
     | _tiles(("tile", 2, 4, 128), (64, 32, 8, 2), (32, 32, 4, 2))
     | _tiles(("tile", 2, 4, 256), (64, 16, 8, 2), (32, 16, 8, 2))
     | _tiles(("tile", 4, 4, 128), (64, 16, 8, 2), (32, 16, 8, 2))
@@ -65,7 +65,15 @@ _SMALL: Table = (  # 99 KB of shared memory
     | _tiles(("weight_grad", 4, 4, 128), (16, 64, 8, 2))
     | _tiles(("weight_grad", 4, 4, 256), (16, 32, 8, 2))
 )
-_FROZEN: dict[int, Table] = {80: _LARGE, 86: _SMALL, 90: _LARGE, 100: _LARGE}
+_AMPERE: Table = (  # without wgmma operands and sums of a product are all in registers
+    _LARGE
+    | _tiles(("input_grad", 2, 2, 256), (128, 32, 16, 2), (64, 32, 8, 3), (32, 32, 8, 3))
+    | _tiles(("tile", 4, 4, 128), (64, 16, 8, 2), (32, 16, 8, 2))
+    | _tiles(("weight_grad", 2, 2, 128), (32, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
+)
+_BLACKWELL: Table = _LARGE | _tiles(("input_grad", 2, 2, 256), (64, 32, 8, 3), (32, 32, 8, 3))
+_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _LARGE, 100: _BLACKWELL}
 _installed: dict[int, Table] = {}
 
 
