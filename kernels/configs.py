@@ -72,8 +72,9 @@ _AMPERE: Table = (  # without wgmma operands and sums of a product are all in re
     | _tiles(("weight_grad", 2, 2, 128), (32, 128, 8, 3))
     | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
 )
+_HOPPER: Table = _LARGE | _tiles(("tile", 2, 2, 128), (128, 64, 8, 4), (64, 64, 4, 3), (32, 32, 4, 3))
 _BLACKWELL: Table = _LARGE | _tiles(("input_grad", 2, 2, 256), (64, 32, 8, 3), (32, 32, 8, 3))
-_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _LARGE, 100: _BLACKWELL}
+_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _BLACKWELL}
 _installed: dict[int, Table] = {}
 
 
