@@ -41,7 +41,7 @@ def _tiles(key: Key, *settings: tuple[int, int, int, int]) -> Table:
 # weights are read. Smaller ones follow, for batches that do not fill the multiprocessors.
 _LARGE: Table = (
     _tiles(("tile", 2, 2, 128), (128, 64, 8, 3), (64, 64, 4, 3), (32, 32, 4, 3))
-    | _tiles(("tile", 2, 2, 256), (128, 32, 16, 3), (64, 32, 8, 3), (32, 32, 8, 3))
+    | _tiles(("tile", 2, 2, 256), (64, 32, 8, 3), (32, 32, 8, 3))
     | _tiles(("tile", 2, 4, 128), (128, 32, 8, 3), (64, 32, 8, 3), (32, 32, 4, 3))
     | _tiles(("tile", 2, 4, 256), (64, 32, 8, 2), (32, 32, 8, 2))
     | _tiles(("tile", 4, 4, 128), (64, 32, 8, 3))
@@ -67,14 +67,12 @@ _SMALL: Table = (  # 99 KB of shared memory
 )
 _AMPERE: Table = (  # without wgmma operands and sums of a product are all in registers
     _LARGE
-    | _tiles(("input_grad", 2, 2, 256), (128, 32, 16, 2), (64, 32, 8, 3), (32, 32, 8, 3))
     | _tiles(("tile", 4, 4, 128), (64, 16, 8, 2), (32, 16, 8, 2))
     | _tiles(("weight_grad", 2, 2, 128), (32, 128, 8, 3))
     | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
 )
 _HOPPER: Table = _LARGE | _tiles(("tile", 2, 2, 128), (128, 64, 8, 4), (64, 64, 4, 3), (32, 32, 4, 3))
-_BLACKWELL: Table = _LARGE | _tiles(("input_grad", 2, 2, 256), (64, 32, 8, 3), (32, 32, 8, 3))
-_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _BLACKWELL}
+_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 _installed: dict[int, Table] = {}
 
 

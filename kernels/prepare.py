@@ -335,9 +335,6 @@ def _tile(
         read = (*strides.values(), tensors.get("p_partial"))
         wide_bytes = max(tensor.element_size() for tensor in read if tensor is not None)
         tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps))
-        extras = taps == 1 or any(tensors.get(name) is not None for name in ("p_down_bias", "p_up_bias", "p_mask"))
-        if extras and tried[0].warps > 8:  # 16 warps leave 128 registers to a thread, all of them taken without extras
-            tried = tried[1:]
         chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them

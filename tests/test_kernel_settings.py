@@ -23,14 +23,14 @@ BENCH = Path(__file__).parents[1] / "bench"
 ADAPTERS = {128: [(36, (1, 3))], 256: [(72, (1, 3)), (108, (1, 1))]}
 
 
-def samples(key: Key, chosen: Setting) -> Iterator[Sample]:
-    """What a setting must serve, at full width: forward with both summands, and biases and mask but for 16 warps."""
+def samples(key: Key) -> Iterator[Sample]:
+    """What a setting must serve, at full width: forward with both summands, biases and mask, and so on."""
     kernel, element_bytes, wide_bytes, columns = key
     dtype = torch.bfloat16 if element_bytes == 2 else torch.float32
     x_dtype = torch.float32 if wide_bytes > element_bytes else None  # as under autocast
     for rank, size in ADAPTERS[columns]:
-        if chosen.warps <= 8 or size != (1, 1):
-            yield Sample(kernel, dtype, rank, size, x_dtype=x_dtype, extras=chosen.warps <= 8)
+        if kernel != "weight_grad" or size != (1, 1):
+            yield Sample(kernel, dtype, rank, size, x_dtype=x_dtype, extras=kernel != "weight_grad")
 
 
 def compiled(job: tuple[Sample, Setting, int]) -> Resources:
@@ -66,7 +66,7 @@ def compilers() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.parametrize("capability", CHIPS)
 def test_every_frozen_setting_compiles_without_spills(capability: int, compilers: ProcessPoolExecutor) -> None:
     table = configs.table(capability)
-    jobs = [(s, chosen, capability) for key, tried in table.items() for chosen in tried for s in samples(key, chosen)]
+    jobs = [(s, chosen, capability) for key, tried in table.items() for chosen in tried for s in samples(key)]
     results = list(compilers.map(compiled, jobs))
     chip = CHIPS[capability]
     for (sample, chosen, _), used in zip(jobs, results, strict=True):
@@ -268,4 +268,4 @@ def test_compile_report() -> None:
         assert row["shared_bytes"] <= CHIPS[row["capability"]].program_shared_kb * 1024, row
         assert row["programs_per_sm"] >= 1, row
         assert row["unpipelined_loop_loads"] == 0, row
-        assert row["shuffles"] == 0, row
+        assert row["shuffles"] <= 1, row  # by which a warp learns its number
