@@ -96,7 +96,7 @@ def longest_loop(sass: str) -> int:
 def _branches_back(code: list[Instruction]) -> list[tuple[int, int]]:
     """[first, last + 1) of each jump to an instruction before it."""
     place = {one.address: n for n, one in enumerate(code)}
-    targets = [re.search(r"0x([0-9a-f]+)$", one.operands.strip()) if one.kind == "BRA" else None for one in code]
+    targets = [re.search(r"\b0x([0-9a-f]+)(?:\s|$)", one.operands) if one.kind == "BRA" else None for one in code]
     begins = [place.get(int(target[1], 16)) if target else None for target in targets]
     return [(begin, n + 1) for n, begin in enumerate(begins) if begin is not None and begin < n]
 

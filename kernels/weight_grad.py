@@ -50,14 +50,14 @@ def loaa_weight_grad_kernel(
     for start in tl.range(first, end, BM, num_stages=STAGES):
         m_row = start + row < end
         is_prefix = token < prefix  # has its centre tap alone
-        before = tl.where(is_prefix, 0, -phase)[:, None]
-        behind = tl.where(is_prefix, 1, period - phase)[:, None]
-        m_there = (step[None, :] >= before) & (step[None, :] < behind) & m_row[:, None] & m_column[None, :]
+        before = tl.where(is_prefix, 0, -phase)[None, :]
+        behind = tl.where(is_prefix, 1, period - phase)[None, :]
+        m_there = (step[:, None] >= before) & (step[:, None] < behind) & m_row[None, :] & m_column[:, None]
         number = (start + row).to(tl.int64)
-        b_narrow = tl.load(p_narrow + (number * R)[:, None] + o_column[None, :], mask=m_there, other=0.0)
+        b_narrow = tl.load(p_narrow + (number * R)[None, :] + o_column[:, None], mask=m_there, other=0.0)
         p_tile = p_wide + (number * stride_token)[:, None] + channel[None, :]
         b_wide = tl.load(p_tile, mask=m_row[:, None] & m_channel[None, :], other=0.0).to(b_narrow.dtype)
-        b_sum = tl.dot(tl.trans(b_narrow), b_wide, b_sum, input_precision=PRECISION)
+        b_sum = tl.dot(b_narrow, b_wide, b_sum, input_precision=PRECISION)
 
         token += ahead
         phase += ahead_phase

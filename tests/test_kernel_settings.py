@@ -268,4 +268,5 @@ def test_compile_report() -> None:
         assert row["shared_bytes"] <= CHIPS[row["capability"]].program_shared_kb * 1024, row
         assert row["programs_per_sm"] >= 1, row
         assert row["unpipelined_loop_loads"] == 0, row
-        assert row["shuffles"] <= 1, row  # by which a warp learns its number
+        if max(row["kernel_size"]) > 1:  # the rows of one tap stay in registers, and may change their layout there
+            assert row["shuffles"] <= 1, row  # by which a warp learns its number
