@@ -1,20 +1,23 @@
 """Time every way of writing LoAA against each other: `python bench/speed.py`, `--save` to keep the figures.
 
 All candidates run in turns in one process (see timing.py), so ratios within a run mean something on a busy machine;
-"torch (again)" is a candidate timed against itself, and its ratio is the error of the others.
+"torch (again)" is a candidate timed against itself, and its ratio is the error of the others. On a GPU the times are
+the device's, from a filled queue, and wall time stands beside them; `--save` writes the fused kernels' predicted times
+(predict.py) with theirs, where the GPU is one that predictions know.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from chips import named
 from providers import EAGER, FUSED, Provider, compiled, fused_runs, two_gemms
 from rich.console import Console
 from rich.table import Table
+from shapes import DTYPES, Case, add_shapes, cases
 from timing import Timing, copy_bandwidth, describe, in_turns, save
 from torch import Tensor
 
@@ -23,34 +26,6 @@ from fastloaa.grid import TokenGrid
 
 REFERENCE = "conv2d-channels_last"  # the library's own, and the strongest plain Conv2d; ratios are to it
 NO_ADAPTER = "two GEMMs alone"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One shape: a [batch, 2 + freq * time, dim] input."""
-
-    batch: int
-    freq: int
-    time: int
-    dim: int
-    bottleneck: int
-    kernel: str
-    dtype: str
-    summands: bool
-
-    @property
-    def grid(self) -> TokenGrid:
-        return TokenGrid(self.freq, self.time, prefix_tokens=2)
-
-    def floor_ms(self, mode: str, bandwidth: float) -> float:
-        """Time to move the bytes that must move: forward reads x and the summands and writes the result; backward
-        reads x and the incoming gradient and writes x's."""
-        passes = 4 if self.summands else 2
-        if mode == "forward+backward":
-            passes += 3
-        bytes_ = self.batch * self.grid.tokens * self.dim * DTYPES[self.dtype].itemsize * passes
-        return bytes_ / bandwidth * 1e3
 
 
 class Inputs:
@@ -110,10 +85,25 @@ def measure(
         candidates["torch (again)"] = partial(run, EAGER["torch"], case.grid)
         if mode == "forward":
             candidates[NO_ADAPTER] = partial(run, two_gemms, case.grid)
-        timings = in_turns(candidates, device, rounds)
+        timings = in_turns(candidates, device, rounds, queued=True)
         floor = case.floor_ms(mode, bandwidth)
         rows += [row(case, mode, provider, timing, floor, bandwidth) for provider, timing in timings.items()]
     return rows
+
+
+def add_predictions(case: Case, rows: list[dict[str, Any]], device_name: str) -> None:
+    """Predicted milliseconds (low, middle, high) of the launches that each row of the fused kernels makes."""
+    import predict  # needs triton
+
+    gpu = named(device_name)
+    if gpu is None:
+        return
+    launches = [(predict.name_of(launch), predict.predict(launch, gpu)) for launch in predict.launches(case, gpu)]
+    for row in rows:
+        if row["provider"] == "triton":
+            made = [one for name, one in launches if row["mode"] != "forward" or name == "forward"]
+            for name in ("low_us", "predicted_us", "high_us"):
+                row[name.replace("_us", "_ms")] = round(sum(getattr(one, name) for one in made) / 1e3, 4)
 
 
 def check_equal(case: Case, inputs: Inputs, providers: dict[str, Provider]) -> None:
@@ -136,6 +126,7 @@ def row(case: Case, mode: str, provider: str, timing: Timing, floor: float, band
         "median_ms": round(timing.median, 4),
         "p20_ms": round(timing.percentile(20), 4),
         "p80_ms": round(timing.percentile(80), 4),
+        "wall_ms": round(timing.wall, 4),
         "floor_ms": round(floor, 4),
         "gbps": round(floor / timing.median * bandwidth / 1e9, 1),
     }
@@ -148,7 +139,7 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
     )
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("", no_wrap=True)
-    for column in ("best ms", "median ms", "GB/s", "of floor", "best ratio", "median ratio"):
+    for column in ("best ms", "median ms", "wall ms", "GB/s", "of floor", "best ratio", "median ratio"):
         table.add_column(column, justify="right")
     for mode in ("forward", "forward+backward"):
         part = [r for r in rows if r["mode"] == mode]
@@ -159,6 +150,7 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
                 r["provider"],
                 f"{r['best_ms']:.3f}",
                 f"{r['median_ms']:.3f}",
+                f"{r['wall_ms']:.3f}",
                 f"{r['gbps']:.0f}",
                 f"{r['floor_ms'] / r['median_ms']:.0%}",
                 f"{r['best_ms'] / one['best_ms']:.2f}",
@@ -196,28 +188,9 @@ def shape_name(row: dict[str, Any]) -> str:
     return f"{row['batch']}x{row['freq']}x{row['time']} r{row['bottleneck']} {row['kernel']} {row['dtype']}{summands}"
 
 
-def cases(arguments: argparse.Namespace, device: torch.device) -> list[Case]:
-    all_grids = ["8x64", "8x32", "8x25", "8x8", "12x101"] if device.type == "cuda" else ["8x64"]
-    grids = [tuple(int(n) for n in grid.split("x")) for grid in arguments.grid or all_grids]
-    return [
-        Case(batch, freq, time, arguments.dim, bottleneck, kernel, dtype, summands)
-        for batch in arguments.batch or ([1, 16, 64, 256] if device.type == "cuda" else [8])
-        for freq, time in grids
-        for bottleneck in arguments.bottleneck or ([36, 72] if device.type == "cuda" else [36])
-        for kernel in arguments.kernel
-        for dtype in arguments.dtype or (["bf16", "fp32"] if device.type == "cuda" else ["fp32"])
-        for summands in ((True,) if device.type == "cuda" else (False, True))
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", help="default: 1 16 64 256 on a GPU, else 8")
-    parser.add_argument("--grid", nargs="+", help="FREQxTIME; default: 8x64 8x32 8x25 8x8 12x101 on a GPU, else 8x64")
-    parser.add_argument("--dim", type=int, default=768)
-    parser.add_argument("--bottleneck", type=int, nargs="+", help="default: 36 72 on a GPU, else 36")
-    parser.add_argument("--kernel", nargs="+", choices=list(KERNELS), default=["time", "freq"])
-    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="default: bf16 and fp32 on a GPU, else fp32")
+    add_shapes(parser)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--compile", action="store_true", help="torch.compile of each as well (minutes)")
     parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
@@ -229,8 +202,10 @@ def main() -> None:
     bandwidth = copy_bandwidth(device)
     console.print(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; the floor is the bytes that must move over it")
     rows: list[dict[str, Any]] = []
-    for case in cases(arguments, device):
+    for case in cases(arguments, on_gpu=device.type == "cuda"):
         measured = measure(case, device, arguments.rounds, bandwidth, arguments.compile)
+        if arguments.save and device.type == "cuda":
+            add_predictions(case, measured, torch.cuda.get_device_name(device))
         show(console, case, measured)
         rows += measured
     if fused_runs(device):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from providers import EAGER, FUSED, fused_runs
-from speed import Case, Inputs
+from shapes import Case
+from speed import Inputs
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PROVIDERS = EAGER | ({"triton": FUSED} if fused_runs(DEVICE) else {})

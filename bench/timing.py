@@ -22,9 +22,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds per call over all rounds."""
+    """Milliseconds per call over all rounds; `walls` are the host's own where `samples` are the device's."""
 
     samples: tuple[float, ...]
+    walls: tuple[float, ...] = ()
 
     @property
     def best(self) -> float:
@@ -34,6 +35,11 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.samples)
 
+    @property
+    def wall(self) -> float:
+        """Median from call to call, the host's work and what waits for it included."""
+        return statistics.median(self.walls or self.samples)
+
     def percentile(self, share: int) -> float:
         if len(self.samples) == 1:
             return self.best
@@ -41,34 +47,75 @@ class Timing:
 
 
 def in_turns(
-    candidates: dict[str, Callable[[int], Any]], device: torch.device, rounds: int, calls: int = 3
+    candidates: dict[str, Callable[[int], Any]],
+    device: torch.device,
+    rounds: int,
+    calls: int = 3,
+    queued: bool = False,
 ) -> dict[str, Timing]:
     """Time each candidate `rounds` times, all of them in every round, each round starting with another one.
 
     A candidate is called with a running number, by which it picks its inputs: on a GPU no tensor should be served
     from the cache because the call before has just read it. A sample is the mean of `calls` calls.
+
+    Args:
+        queued: on a GPU, time what the device does, with all calls in its queue before it reaches the first; wall time
+            stands beside it. For kernels, whose launches take the host longer than the device. Whole models are timed
+            as they run.
+
+    Raises:
+        RuntimeError: a candidate waits for the device, so that its queue cannot be filled.
     """
     names = list(candidates)
     samples: dict[str, list[float]] = {name: [] for name in names}
+    walls: dict[str, list[float]] = {name: [] for name in names}
     for name in names:  # warm-up: allocator, thread pools, compilation
         for call in range(3):
             candidates[name](call)
+    queue = Queue(device) if queued and device.type == "cuda" else None
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            samples[name].append(_sample(candidates[name], device, turn * calls, calls))
-    return {name: Timing(tuple(values)) for name, values in samples.items()}
+            first = turn * calls
+            if queue:
+                samples[name].append(queue.sample(candidates[name], first, calls))
+                walls[name].append(_wall(candidates[name], device, first, calls))
+            else:
+                samples[name].append(_sample(candidates[name], device, first, calls))
+    return {name: Timing(tuple(values), tuple(walls[name])) for name, values in samples.items()}
+
+
+class Queue:
+    """Keeps a GPU busy with copies while the host puts the calls to be timed behind them."""
+
+    MOST = 1 << 14  # copies, some seconds of them
+
+    def __init__(self, device: torch.device, bytes_: int = 1 << 28) -> None:
+        self.source = torch.zeros(bytes_, dtype=torch.int8, device=device)
+        self.target = torch.empty_like(self.source)
+        self.copies = 4
+
+    def sample(self, candidate: Callable[[int], Any], first: int, calls: int) -> float:
+        """Milliseconds of the device per call."""
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        while self.copies <= self.MOST:
+            torch.cuda.synchronize()
+            for _ in range(self.copies):
+                self.target.copy_(self.source)
+            start.record()
+            for call in range(first, first + calls):
+                candidate(call)
+            end.record()
+            full = not start.query()  # the device has not reached the first call: it will find the others waiting
+            torch.cuda.synchronize()
+            if full:
+                return start.elapsed_time(end) / calls
+            self.copies *= 2
+        raise RuntimeError("a candidate waits for the device, or launches for seconds; time it with queued=False")
 
 
 def _sample(candidate: Callable[[int], Any], device: torch.device, first: int, calls: int) -> float:
     if device.type == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        start.record()
-        for call in range(first, first + calls):
-            candidate(call)
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end) / calls
+        return _wall(candidate, device, first, calls)
     candidate(first)  # brings code and weights back into the cache after the candidate before
     begin = time.perf_counter()
     for call in range(first, first + calls):
@@ -76,11 +123,20 @@ def _sample(candidate: Callable[[int], Any], device: torch.device, first: int, c
     return (time.perf_counter() - begin) * 1e3 / calls
 
 
+def _wall(candidate: Callable[[int], Any], device: torch.device, first: int, calls: int) -> float:
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for call in range(first, first + calls):
+        candidate(call)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begin) * 1e3 / calls
+
+
 def copy_bandwidth(device: torch.device, bytes_: int = 1 << 28) -> float:
     """Bytes read and written per second by a plain copy, measured now."""
     source = torch.rand(bytes_ // 4, device=device)
     target = torch.empty_like(source)
-    timing = in_turns({"copy": lambda _: target.copy_(source)}, device, rounds=20, calls=1)["copy"]
+    timing = in_turns({"copy": lambda _: target.copy_(source)}, device, rounds=20, calls=1, queued=True)["copy"]
     return 2 * bytes_ / (timing.best * 1e-3)
 
 

@@ -29,9 +29,9 @@ from fastloaa.kernels.configs import Key, Setting
 from fastloaa.kernels.prepare import Launch, capability
 from fastloaa.kernels.resources import CHIPS, Sample, compile_launch
 
-TILE = [Setting(*s) for s in itertools.product((16, 32, 64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4))]
-WEIGHTS = [Setting(*s) for s in itertools.product((16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))]
-RANKS = {64: 21, 128: 36, 256: 72}  # of 3 taps that fill a class
+TILE = [Setting(*s) for s in itertools.product((32, 64, 128, 256), (16, 32, 64, 128), (4, 8, 16), (2, 3, 4))]
+WEIGHTS = [Setting(*s) for s in itertools.product((16, 32, 64, 128), (32, 64, 128, 256), (4, 8), (2, 3, 4))]
+RANKS = {128: 36, 256: 72}  # of 3 taps that fill a class
 SPILL = 64  # bytes of a thread that timing may still forgive
 SETS = 3  # of tensors, in rotation
 
@@ -41,10 +41,10 @@ def candidates(key: Key) -> list[Setting]:
 
 
 def sample(key: Key, dim: int, batch: int, device: str) -> Sample:
-    kernel, element_bytes, columns = key
-    rank = 36 if kernel == "weight_grad" else RANKS[columns]
+    kernel, element_bytes, wide_bytes, columns = key
     dtype = torch.bfloat16 if element_bytes == 2 else torch.float32
-    return Sample(kernel, dtype, rank, (1, 3), dim, batch, device=device)
+    x_dtype = torch.float32 if wide_bytes > element_bytes else None
+    return Sample(kernel, dtype, RANKS[columns], (1, 3), dim, batch, x_dtype, device=device)
 
 
 def worth_timing(shape: Sample, chip: int, chosen: Setting) -> bool:
@@ -62,16 +62,15 @@ def runner(launches: list[Launch]) -> Callable[[int], None]:
     def run(call: int) -> None:
         launch = launches[call % len(launches)]
         launch.run()
-        for name in ("p_ddown", "p_dup"):
-            if name in launch.arguments:
-                launch.arguments[name].sum(0)
+        if "p_partial" in launch.arguments and launch.arguments["p_partial"] is not None:
+            launch.arguments["p_partial"].sum(1)
 
     return run
 
 
 def tune(key: Key, chip: int, pool: ProcessPoolExecutor, options: argparse.Namespace) -> dict[str, Any]:
     """The fastest setting of a class, as a row of the table that is saved."""
-    frozen = configs.table(chip)[key]
+    frozen = configs.table(chip)[key][0]
     tried = list(dict.fromkeys([frozen, *candidates(key)]))
     fits = pool.map(partial(worth_timing, sample(key, options.dim, options.batch, "meta"), chip), tried)
     kept = [chosen for chosen, fit in zip(tried, fits, strict=True) if fit or chosen == frozen]
@@ -80,10 +79,11 @@ def tune(key: Key, chip: int, pool: ProcessPoolExecutor, options: argparse.Names
         {str(chosen): runner([tensors.launch(chosen) for tensors in sets]) for chosen in kept},
         torch.device("cuda"),
         options.rounds,
+        queued=True,
     )
     best = min(kept, key=lambda chosen: timings[str(chosen)].median)
     return {
-        **dict(zip(("kernel", "element_bytes", "columns"), key, strict=True)),
+        **dict(zip(("kernel", "element_bytes", "wide_bytes", "columns"), key, strict=True)),
         **asdict(best),
         "median_ms": round(timings[str(best)].median, 5),
         "frozen_median_ms": round(timings[str(frozen)].median, 5),
@@ -94,7 +94,15 @@ def tune(key: Key, chip: int, pool: ProcessPoolExecutor, options: argparse.Names
 
 def show(rows: Iterable[dict[str, Any]]) -> Table:
     table = Table()
-    columns = ("kernel", "element_bytes", "columns", *Setting.__dataclass_fields__, "median_ms", "frozen_median_ms")
+    columns = (
+        "kernel",
+        "element_bytes",
+        "wide_bytes",
+        "columns",
+        *Setting.__dataclass_fields__,
+        "median_ms",
+        "frozen_median_ms",
+    )
     for column in (*columns, "ratio", "timed of tried"):
         table.add_column(column.replace("_", " "), justify="left" if column == "kernel" else "right")
     for row in rows:

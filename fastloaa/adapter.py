@@ -142,17 +142,18 @@ class LoAA(nn.Module):
         if self.training and self.dropout:
             ones = x.new_ones(x.shape[0], x.shape[1], self.down.out_channels, dtype=self.down.weight.dtype)
             hidden_mask = F.dropout(ones, self.dropout)
+        down, up = self.down, self.up  # a module looks its parts up slowly
         return loaa(
             x,
-            self.down.weight,
-            self.up.weight,
+            down.weight,
+            up.weight,
             freq_bins=self.freq_bins,
             prefix_tokens=self.prefix_tokens,
             token_order=self.token_order,
             block_out=block_out,
             skip=skip,
-            down_bias=self.down.bias,
-            up_bias=self.up.bias,
+            down_bias=down.bias,
+            up_bias=up.bias,
             hidden_mask=hidden_mask,
             normed_from=normed_from,
             scale=self.scale,

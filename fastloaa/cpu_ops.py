@@ -1,7 +1,9 @@
 """The ops on CPU tensors: PyTorch's operations under the same names, or the kernels under Triton's interpreter."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch import Tensor
 from fastloaa import gemm_shift
 from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
-from fastloaa.kernels import launch, widened_launch
-from fastloaa.kernels.ops import INTERPRETED, loaa_backward, loaa_forward
+from fastloaa.kernels import interpreted, launch, widened_launch
+from fastloaa.kernels.call import Call, channels_last_like
 from fastloaa.kernels.widened_ops import widened_op
+from fastloaa.library import backward_result, forward_result, loaa_backward, loaa_forward
 from fastloaa.shifts import fold, offsets, unfold
 
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -22,75 +25,38 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _grid(x: Tensor, freq_bins: int, prefix_tokens: int, time_major: bool) -> TokenGrid:
-    return TokenGrid.from_tokens(x.shape[1], freq_bins, prefix_tokens, "time" if time_major else "freq")
-
-
 @loaa_forward.register_kernel("cpu")
-def _forward(
-    x: Tensor,
-    down: Tensor,
-    up: Tensor,
-    down_bias: Tensor | None,
-    up_bias: Tensor | None,
-    mask: Tensor | None,
-    block_out: Tensor | None,
-    skip: Tensor | None,
-    residual: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    freq_bins: int,
-    prefix_tokens: int,
-    time_major: bool,
-    scale: float,
-    activation: str,
-    norm_eps: float,
-    keep_pre: bool,
-) -> tuple[Tensor, Tensor]:
-    branch = (x, down, up, down_bias, up_bias, mask)
-    if INTERPRETED:
-        geometry = launch.Geometry(freq_bins, prefix_tokens, time_major)
-        return launch.forward(*branch, block_out, skip, geometry, scale, activation, keep_pre)
-    grid = _grid(x, freq_bins, prefix_tokens, time_major)
-    out, pre = gemm_shift.forward(x.to(down.dtype), *branch[1:], None, None, grid, scale, activation)
-    for summand in (block_out, skip):
-        out = out if summand is None else out + summand
-    return out, pre if keep_pre else pre.new_empty(0)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *flat, keep_pre = arguments
+    call = Call(*flat)
+    if interpreted.INTERPRETED:
+        return forward_result(*launch.forward(call, keep_pre))
+    branch = replace(call, x=call.x.to(call.down.dtype), block_out=None, skip=None)
+    out, pre = gemm_shift.forward(branch)
+    for summand in call.summands:
+        out = out + summand
+    return forward_result(out, pre if keep_pre else None)
 
 
 @loaa_backward.register_kernel("cpu")
-def _backward(
-    dy: Tensor,
-    x: Tensor,
-    down: Tensor,
-    up: Tensor,
-    mask: Tensor | None,
-    pre: Tensor,
-    freq_bins: int,
-    prefix_tokens: int,
-    time_major: bool,
-    scale: float,
-    activation: str,
-    need_x: bool,
-    need_down: bool,
-    need_up: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if INTERPRETED:
-        geometry = launch.Geometry(freq_bins, prefix_tokens, time_major)
-        return launch.backward(dy, x, down, up, mask, pre, geometry, scale, activation, need_x, need_down, need_up)
-    grid = _grid(x, freq_bins, prefix_tokens, time_major)
-    dtype = down.dtype
+def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dy, pre, *flat, need_x, need_down, need_up = arguments
+    call = Call(*flat)
+    if interpreted.INTERPRETED:
+        return backward_result(call, launch.backward(call, dy, pre, need_x, need_down, need_up))
+    narrow = replace(call, x=call.x.to(call.down.dtype))
     d_x, d_down, d_up, _, d_pre = gemm_shift.backward(
-        dy.to(dtype), x.to(dtype), down, up, mask, pre, grid, scale, activation, need_x, need_down, need_up, True
+        narrow, dy.to(call.down.dtype), pre, need_x, need_down, need_up, True
     )
     assert d_pre is not None
     # The fake promises these layouts and dtypes, whatever the products came in.
-    return (
-        x.new_empty(0) if d_x is None else d_x.to(x.dtype).contiguous(),
-        down.new_empty(0) if d_down is None else launch.channels_last_like(down).copy_(d_down),
-        up.new_empty(0) if d_up is None else launch.channels_last_like(up).copy_(d_up),
+    gradients = (
+        None if d_x is None else d_x.to(call.x.dtype).contiguous(),
+        None if d_down is None else channels_last_like(call.down).copy_(d_down),
+        None if d_up is None else channels_last_like(call.up).copy_(d_up),
         d_pre.contiguous(),
     )
+    return backward_result(call, gradients)
 
 
 @widened_op.register_kernel("cpu")
@@ -106,10 +72,10 @@ def _widened(
     activation: str,
     wide_activation: str,
 ) -> None:
-    if INTERPRETED:
+    if interpreted.INTERPRETED:
         settings = (freq_bins, prefix_tokens, time_major, activation, wide_activation)
         return widened_launch.run(buffer, start, rank, kf, kt, *settings)
-    grid = _grid(buffer, freq_bins, prefix_tokens, time_major)
+    grid = TokenGrid.from_tokens(buffer.shape[1], freq_bins, prefix_tokens, "time" if time_major else "freq")
     taps = offsets(kf, kt, grid)
     columns = buffer[..., start : start + len(taps) * rank].unflatten(2, (len(taps), rank))
     pre = fold(columns.to(torch.promote_types(buffer.dtype, torch.float32)), grid, taps)

@@ -1,6 +1,6 @@
 """`loaa()`, the one operation of this library, and the choice of the backend that runs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,15 +12,19 @@ from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor
+from fastloaa.kernels.call import Call
+from fastloaa.kernels.remembered import Remembered
 from fastloaa.normed import NormedFrom
 from fastloaa.reference import loaa_reference
-from fastloaa.tracing import transformed
+from fastloaa.tracing import recorded, transformed
 from fastloaa.triton_version import NO_TRITON
 
 if NO_TRITON is None:
-    from fastloaa.cpu_ops import INTERPRETED, loaa_forward
+    import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
+    from fastloaa.kernels import interpreted
+    from fastloaa.library import fused
 else:  # everything else works, and asking for it says so
-    INTERPRETED, loaa_forward = False, None  # type: ignore[assignment]
+    interpreted, fused = None, None  # type: ignore[assignment]
 
 TOKENS = "[batch, tokens, dim]"
 
@@ -90,59 +94,109 @@ def loaa(
     x = as_tensor("x", x, down_weight, TOKENS)
     block_out = None if block_out is None else as_tensor("block_out", block_out, down_weight, TOKENS)
     skip = None if skip is None else as_tensor("skip", skip, down_weight, TOKENS)
-    _check(x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip, activation)
-    grid = TokenGrid.from_tokens(x.shape[1], freq_bins, prefix_tokens, token_order)
+    source = normed_from or _NOT_NORMED
+    call = Call(
+        x,
+        down_weight,
+        up_weight,
+        down_bias,
+        up_bias,
+        hidden_mask,
+        block_out,
+        skip,
+        source.residual,
+        source.weight,
+        source.bias,
+        freq_bins,
+        prefix_tokens,
+        token_order == "time",
+        scale,
+        activation,
+        source.eps,
+    )
     autocast = autocast_dtype(x.device.type)
-    dtype = autocast or x.dtype
-    if down_weight.dtype != dtype and autocast is None:
-        raise ArgumentError(
-            f"x is {x.dtype} and the adapter's weights are {down_weight.dtype}; "
-            f"give both one dtype (layer.to({x.dtype})) or run under torch.autocast"
-        )
-    kernel = (down_weight.shape[2], down_weight.shape[3])
-    choice = choose_backend(x, kernel, down_weight.shape[0], backend, dtype)
-
-    # No copy where dtype and layout fit already. The kernels read weights in the order of a GEMM's operand; the module
-    # stores them as Conv2d does, since PyTorch's tools take flat views of parameters.
-    layout = torch.channels_last if choice.backend == "triton" else torch.preserve_format
-    down, up = down_weight.to(dtype, memory_format=layout), up_weight.to(dtype, memory_format=layout)
-    extras = [None if t is None else t.to(dtype) for t in (down_bias, up_bias, hidden_mask)]
-    if choice.backend == "triton":
-        return _fused(x, down, up, extras, block_out, skip, normed_from, grid, scale, activation)
-    x = x.to(dtype)
-    names = ("down_bias", "up_bias", "hidden_mask")
-    branch: dict[str, Any] = {**dict(zip(names, extras, strict=True)), "scale": scale, "activation": activation}
-    if choice.backend == "reference":
-        out = loaa_reference(x, down, up, grid, **branch)
-    elif all(t is None or t.dtype == dtype for t in (block_out, skip)):
-        branch |= {"block_out": block_out, "skip": skip, "normed_from": normed_from}
-        return loaa_gemm_shift(x, down, up, grid, **branch)
+    if recorded(x):  # a compiler runs this once, and cannot look up shapes that it does not know yet
+        known, memo = _route(call, token_order, autocast, backend), None
     else:
-        out = loaa_gemm_shift(x, down, up, grid, normed_from=normed_from, **branch)
-    for summand in (block_out, skip):
-        out = out if summand is None else out + summand
+        key = (call.layout(), token_order, autocast, backend)
+        found: _Route | None = _routes.get(key)
+        if found is None:
+            found = _route(call, token_order, autocast, backend)
+            _routes.keep(key, found)
+        known, memo = found, found.memo
+    if known.cast is not None:
+        call = _cast(call, known.cast, known.backend)
+
+    if known.backend == "triton":
+        return fused(call, memo)
+    if known.backend == "reference":
+        return loaa_reference(call)
+    if all(summand.dtype == call.x.dtype for summand in call.summands):
+        return loaa_gemm_shift(call)
+    out = loaa_gemm_shift(replace(call, block_out=None, skip=None))
+    for summand in call.summands:
+        out = out + summand
     return out
 
 
-def _fused(
-    x: Tensor,
-    down: Tensor,
-    up: Tensor,
-    extras: list[Tensor | None],
-    block_out: Tensor | None,
-    skip: Tensor | None,
-    normed_from: NormedFrom | None,
-    grid: TokenGrid,
-    scale: float,
-    activation: str,
-) -> Tensor:
-    """The Triton kernels; x and the summands go in as they are and are rounded as they are read."""
-    tensors = (x, down, up, *extras, block_out, skip)
-    keep_pre = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    time_major = grid.token_order == "time"
-    *source, eps = (normed_from if keep_pre else None) or (None, None, None, 0.0)
-    settings = (grid.freq_bins, grid.prefix_tokens, time_major, scale, activation)
-    return loaa_forward(*tensors, *source, *settings, eps, keep_pre)[0]
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a call of some layout has been found to need: its backend, and a dtype where something must be cast."""
+
+    backend: Literal["reference", "torch", "triton"]
+    cast: torch.dtype | None
+    memo: dict[Any, Any] = field(default_factory=dict)  # the kernels' own
+
+
+_NOT_NORMED = NormedFrom(None, None, None, 0.0)  # type: ignore[arg-type]
+_routes = Remembered()
+
+
+def _route(call: Call, token_order: TokenOrder, autocast: torch.dtype | None, backend: Backend) -> _Route:
+    """Check a call and choose its backend.
+
+    Raises:
+        ArgumentError, BackendError: as `loaa`.
+    """
+    _check(call)
+    TokenGrid.from_tokens(call.x.shape[1], call.freq_bins, call.prefix_tokens, token_order)
+    dtype = autocast or call.x.dtype
+    if call.down.dtype != dtype and not autocast:
+        raise ArgumentError(
+            f"x is {call.x.dtype} and the adapter's weights are {call.down.dtype}; "
+            f"give both one dtype (layer.to({call.x.dtype})) or run under torch.autocast"
+        )
+    choice = choose_backend(call.x, call.kernel, call.down.shape[0], backend, dtype)
+    # The kernels round x and the summands as they read them, and want weights in the order of a GEMM's operand.
+    rest = (call.down, call.up, call.down_bias, call.up_bias, call.mask)
+    tensors = rest if choice.backend == "triton" else (call.x, *rest)
+    unlike = any(tensor is not None and tensor.dtype != dtype for tensor in tensors)
+    if choice.backend == "triton":
+        weights = (call.down, call.up)
+        unlike = unlike or not all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    return _Route(choice.backend, dtype if unlike else None)
+
+
+def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
+    """Weights, biases and mask in one dtype, and x too but for the kernels.
+
+    No copy where dtype and layout fit already. The module stores weights as Conv2d does, since PyTorch's tools take
+    flat views of parameters; for the kernels they are brought into the order of a GEMM's operand.
+    """
+    layout = torch.channels_last if backend == "triton" else torch.preserve_format
+
+    def narrow(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(dtype)
+
+    return replace(
+        call,
+        x=call.x if backend == "triton" else call.x.to(dtype),
+        down=call.down.to(dtype, memory_format=layout),
+        up=call.up.to(dtype, memory_format=layout),
+        down_bias=narrow(call.down_bias),
+        up_bias=narrow(call.up_bias),
+        mask=narrow(call.mask),
+    )
 
 
 def choose_backend(
@@ -186,7 +240,7 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return NO_TRITON
     if transformed():
         return "torch.func, forward-mode differentiation and torch.jit.trace need PyTorch's own operations"
-    if x.device.type != "cuda" and not (INTERPRETED and x.device.type == "cpu"):
+    if x.device.type != "cuda" and not (interpreted.INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
     if min(kernel) > 1:
         return f"kernel {kernel} is not one-dimensional"
@@ -196,46 +250,37 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return f"dim {x.shape[2]} is not divisible by 16"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"{dtype} is not float32, float16 or bfloat16"
-    if x.device.type == "cpu" and dtype == torch.bfloat16:
-        return "Triton's interpreter multiplies bfloat16 wrongly"
+    if x.device.type == "cpu" and (reason := interpreted.obstacle(dtype)):
+        return reason
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
         return "the GPU is older than compute capability 8.0"
     return None
 
 
-def _check(
-    x: Tensor,
-    down_weight: Tensor,
-    up_weight: Tensor,
-    down_bias: Tensor | None,
-    up_bias: Tensor | None,
-    hidden_mask: Tensor | None,
-    block_out: Tensor | None,
-    skip: Tensor | None,
-    activation: str,
-) -> None:
+def _check(call: Call) -> None:
     """Shapes, once for all backends, so that every one of them refuses the same input with the same words."""
+    x, activation = call.x, call.activation
     if x.dim() != 3:
         advice = "a single clip is x[None]" if x.dim() == 2 else "flatten the grid into tokens first"
         raise ArgumentError(f"x is [batch, tokens, dim], got shape {tuple(x.shape)}; {advice}")
-    rank, dim, kf, kt = down_weight.shape
+    rank, dim, kf, kt = call.down.shape
     if kf % 2 == 0 or kt % 2 == 0:
         raise ArgumentError(f"the kernel (frequency, time) has odd sizes so that it is centred, got ({kf}, {kt})")
-    if tuple(up_weight.shape) != (dim, rank, kf, kt):
+    if tuple(call.up.shape) != (dim, rank, kf, kt):
         raise ArgumentError(
-            f"down_weight {tuple(down_weight.shape)} needs an up_weight of shape {(dim, rank, kf, kt)}, "
-            f"got {tuple(up_weight.shape)}"
+            f"down_weight {tuple(call.down.shape)} needs an up_weight of shape {(dim, rank, kf, kt)}, "
+            f"got {tuple(call.up.shape)}"
         )
     if x.shape[2] != dim:
         raise ArgumentError(
             f"x has {x.shape[2]} channels and the adapter {dim}; build it as LoAA({x.shape[2]}, ...) for this model"
         )
     expected = {
-        "down_bias": (down_bias, (rank,)),
-        "up_bias": (up_bias, (dim,)),
-        "hidden_mask": (hidden_mask, (*x.shape[:2], rank)),
-        "block_out": (block_out, tuple(x.shape)),
-        "skip": (skip, tuple(x.shape)),
+        "down_bias": (call.down_bias, (rank,)),
+        "up_bias": (call.up_bias, (dim,)),
+        "hidden_mask": (call.mask, (*x.shape[:2], rank)),
+        "block_out": (call.block_out, tuple(x.shape)),
+        "skip": (call.skip, tuple(x.shape)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:

@@ -12,46 +12,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastloaa.activations import ACTIVATIONS
-from fastloaa.grid import TokenGrid
+from fastloaa.grid import TokenGrid, grid_of
+from fastloaa.kernels.call import FIELDS, Call
 from fastloaa.normed import NormedFrom, recompute
 from fastloaa.products import by_onednn, product
 from fastloaa.shifts import fold, negated, offsets, unfold
 from fastloaa.tracing import transformed
 
 
-def loaa_gemm_shift(
-    x: Tensor,
-    down_weight: Tensor,
-    up_weight: Tensor,
-    grid: TokenGrid,
-    *,
-    down_bias: Tensor | None = None,
-    up_bias: Tensor | None = None,
-    hidden_mask: Tensor | None = None,
-    scale: float = 1.0,
-    activation: str = "gelu",
-    block_out: Tensor | None = None,
-    skip: Tensor | None = None,
-    normed_from: NormedFrom | None = None,
-) -> Tensor:
-    """The branch plus the summands that are given; shapes as in `loaa_reference`, summands [batch, tokens, dim].
+def loaa_gemm_shift(call: Call) -> Tensor:
+    """The branch plus the summands that are given, [batch, tokens, dim].
 
-    All tensors have x's dtype and device, but for those of `normed_from`, from which the backward pass recomputes x.
+    All tensors have x's dtype and device, but for those that x is normed from.
     """
-    tensors = (x, down_weight, up_weight, down_bias, up_bias, hidden_mask, block_out, skip)
-    wants_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    wants_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call.operands())
     if wants_gradient and not transformed():
-        residual, *norm = normed_from or (None, None, None, 0.0)
-        return _GemmShift.apply(*map(_alias, tensors), grid, scale, activation, _alias(residual), *norm)
-    return forward(*tensors, grid, scale, activation)[0]
+        return _GemmShift.apply(*(_alias(each) if isinstance(each, Tensor) else each for each in call.flat()))
+    return forward(call)[0]
 
 
-def _alias(tensor: Tensor | None) -> Tensor | None:
+def _alias(tensor: Tensor) -> Tensor:
     """The same tensor as another object for Dynamo, which loses gradients of one that a Function is given twice.
 
     The residual stream is both `skip` and what x is normed from. See pytorch/pytorch#181146, mended after 2.11.
     """
-    return tensor.view_as(tensor) if tensor is not None and torch.compiler.is_compiling() else tensor
+    return tensor.view_as(tensor) if torch.compiler.is_compiling() else tensor
 
 
 class _GemmShift(torch.autograd.Function):
@@ -62,14 +47,13 @@ class _GemmShift(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down_weight: Tensor, up_weight: Tensor, *rest: Any) -> Tensor:
-        *branch, residual, norm_weight, norm_bias, eps = rest
-        down_bias, _, hidden_mask, _, _, *settings = branch
-        out, pre = forward(x, down_weight, up_weight, *branch)
-        ctx.settings, ctx.norm_eps, ctx.x_dtype = settings, eps, x.dtype
-        kept = x if residual is None else None
-        weights = (down_weight, up_weight, down_bias, hidden_mask)
-        ctx.save_for_backward(kept, residual, norm_weight, norm_bias, *weights, pre)
+    def forward(ctx: Any, *flat: Any) -> Tensor:
+        call = Call(*flat)
+        out, pre = forward(call)
+        ctx.settings, ctx.x_dtype = call.settings(), call.x.dtype
+        kept = call.x if call.residual is None else None
+        norm = (call.residual, call.norm_weight, call.norm_bias)
+        ctx.save_for_backward(kept, *norm, call.down, call.up, call.down_bias, call.mask, pre)
         return out
 
     @staticmethod
@@ -78,89 +62,65 @@ class _GemmShift(torch.autograd.Function):
             ctx.needs_input_grad[:8]
         )
         # Read once: activation checkpointing recomputes them at each access.
-        x, residual, norm_weight, norm_bias, down_weight, up_weight, down_bias, hidden_mask, pre = ctx.saved_tensors
-        grid, scale, activation = ctx.settings
+        x, residual, norm_weight, norm_bias, down, up, down_bias, mask, pre = ctx.saved_tensors
         if x is None:
-            x = recompute(NormedFrom(residual, norm_weight, norm_bias, ctx.norm_eps), ctx.x_dtype)
+            x = recompute(NormedFrom(residual, norm_weight, norm_bias, ctx.settings[-1]), ctx.x_dtype)
+        call = Call(x, down, up, down_bias, None, mask, None, None, None, None, None, *ctx.settings)
         if torch.is_grad_enabled():  # create_graph=True
-            pre = _project_down(x, down_weight, down_bias, grid)
-        needs = (need_x, need_down, need_up, need_down_bias or need_mask)
+            pre = _project_down(x, down, down_bias, grid_of(call))
         d_x, d_down, d_up, d_hidden, d_pre = backward(
-            grad, x, down_weight, up_weight, hidden_mask, pre, grid, scale, activation, *needs
+            call, grad, pre, need_x, need_down, need_up, need_down_bias or need_mask
         )
         return (
             d_x,
             d_down,
             d_up,
             d_pre.sum((0, 1)) if need_down_bias and d_pre is not None else None,
-            grad.sum((0, 1)) * scale if need_up_bias else None,
-            d_hidden * ACTIVATIONS[activation].forward(pre) if need_mask and d_hidden is not None else None,
+            grad.sum((0, 1)) * call.scale if need_up_bias else None,
+            d_hidden * ACTIVATIONS[call.activation].forward(pre) if need_mask and d_hidden is not None else None,
             # The summands' gradient is the incoming one itself: passed through, never copied.
             grad if need_block else None,
             grad if need_skip else None,
-            *(None,) * 7,
+            *(None,) * (len(FIELDS) - 8),
         )
 
 
-def forward(
-    x: Tensor,
-    down_weight: Tensor,
-    up_weight: Tensor,
-    down_bias: Tensor | None,
-    up_bias: Tensor | None,
-    hidden_mask: Tensor | None,
-    block_out: Tensor | None,
-    skip: Tensor | None,
-    grid: TokenGrid,
-    scale: float,
-    activation: str,
-) -> tuple[Tensor, Tensor]:
+def forward(call: Call) -> tuple[Tensor, Tensor]:
     """(branch + summands [B, N, dim], pre-activation [B, N, r])."""
-    pre = _project_down(x, down_weight, down_bias, grid)
-    return _project_up(pre, up_weight, up_bias, hidden_mask, scale, activation, grid, block_out, skip), pre
+    grid = grid_of(call)
+    pre = _project_down(call.x, call.down, call.down_bias, grid)
+    return _project_up(call, pre, grid), pre
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    down_weight: Tensor,
-    up_weight: Tensor,
-    hidden_mask: Tensor | None,
-    pre: Tensor,
-    grid: TokenGrid,
-    scale: float,
-    activation: str,
-    need_x: bool,
-    need_down: bool,
-    need_up: bool,
-    need_hidden: bool,
+    call: Call, grad: Tensor, pre: Tensor, need_x: bool, need_down: bool, need_up: bool, need_hidden: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of (x, down_weight, up_weight, hidden rows before the mask, pre-activation), None if not needed."""
-    dim, rank, kf, kt = up_weight.shape
+    """Gradients of (x, down, up, hidden rows before the mask, pre-activation), None if not needed."""
+    x, scale, grid = call.x, call.scale, grid_of(call)
+    dim, rank, kf, kt = call.up.shape
     taps = offsets(kf, kt, grid)
     rows = grad.reshape(-1, dim)  # [M, dim], M = batch * tokens
 
     d_up = None
     if need_up:
-        hidden = _hidden(pre, hidden_mask, scale, activation)
-        unfolded = unfold(hidden, grid, taps).reshape(-1, kf * kt * rank)
+        unfolded = unfold(_hidden(call, pre), grid, taps).reshape(-1, kf * kt * rank)
         # This product is a sixth faster with the narrow matrix first.
         d_up = product(unfolded.t(), rows.t()).view(kf, kt, rank, dim).permute(3, 2, 0, 1)
     if not (need_x or need_down or need_hidden):
         return None, None, d_up, None, None
 
-    d_unfolded = _taps(rows, _up_matrix(up_weight).t(), pre.shape[:2], kf * kt)
+    d_unfolded = _taps(rows, _up_matrix(call.up).t(), pre.shape[:2], kf * kt)
     d_hidden = fold(d_unfolded, grid, negated(taps))
     if scale != 1.0:
         d_hidden *= scale
-    masked = d_hidden if hidden_mask is None else d_hidden * hidden_mask
-    d_pre = ACTIVATIONS[activation].backward(masked, pre)
+    masked = d_hidden if call.mask is None else d_hidden * call.mask
+    d_pre = ACTIVATIONS[call.activation].backward(masked, pre)
 
     d_x = d_down = None
     if need_x or need_down:
         d_folded = unfold(d_pre, grid, negated(taps)).reshape(-1, kf * kt * rank)
         if need_x:
-            d_x = product(d_folded, _down_matrix(down_weight).t()).view_as(x)
+            d_x = product(d_folded, _down_matrix(call.down).t()).view_as(x)
         if need_down:
             d_down = product(d_folded.t(), x.reshape(-1, dim).t()).view(kf, kt, rank, dim).permute(2, 3, 0, 1)
     return d_x, d_down, d_up, d_hidden, d_pre
@@ -185,26 +145,15 @@ def _taps(rows: Tensor, matrix: Tensor, sequence: torch.Size, taps: int) -> Tens
     return out[:, :columns].view(*sequence, taps, columns // taps)
 
 
-def _project_up(
-    pre: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    hidden_mask: Tensor | None,
-    scale: float,
-    activation: str,
-    grid: TokenGrid,
-    block_out: Tensor | None,
-    skip: Tensor | None,
-) -> Tensor:
+def _project_up(call: Call, pre: Tensor, grid: TokenGrid) -> Tensor:
     """Pre-activation [B, N, r] -> branch + summands [B, N, dim]."""
-    dim, rank, kf, kt = weight.shape
-    hidden = _hidden(pre, hidden_mask, scale, activation)
-    unfolded = unfold(hidden, grid, offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
-    matrix = _up_matrix(weight)
-    summands = [summand for summand in (block_out, skip) if summand is not None]
+    dim, rank, kf, kt = call.up.shape
+    unfolded = unfold(_hidden(call, pre), grid, offsets(kf, kt, grid)).reshape(-1, kf * kt * rank)
+    matrix, summands = _up_matrix(call.up), call.summands
+    bias = call.up_bias if call.up_bias is None or call.scale == 1.0 else call.up_bias * call.scale
     if transformed():
         out = product(unfolded, matrix).view(*pre.shape[:2], dim)
-        return sum((*summands, *([] if bias is None else [bias * scale])), start=out)
+        return sum((*summands, *([] if bias is None else [bias])), start=out)
     if not summands or by_onednn(unfolded):
         out = product(unfolded, matrix).view(*pre.shape[:2], dim)
         for summand in summands:
@@ -213,15 +162,15 @@ def _project_up(
         total = (summands[0] if len(summands) == 1 else summands[0] + summands[1]).reshape(-1, dim)
         sum_ = torch.addmm if len(summands) == 1 else Tensor.addmm_
         out = sum_(total, unfolded, matrix.t()).view(*pre.shape[:2], dim)
-    return out if bias is None else out.add_(bias if scale == 1.0 else bias * scale)
+    return out if bias is None else out.add_(bias)
 
 
-def _hidden(pre: Tensor, hidden_mask: Tensor | None, scale: float, activation: str) -> Tensor:
+def _hidden(call: Call, pre: Tensor) -> Tensor:
     """[B, N, r]; the scale is applied here, where rows are r wide, not dim wide."""
-    hidden = ACTIVATIONS[activation].forward(pre)
-    if hidden_mask is not None:
-        hidden = hidden * hidden_mask
-    return hidden if scale == 1.0 else hidden * scale
+    hidden = ACTIVATIONS[call.activation].forward(pre)
+    if call.mask is not None:
+        hidden = hidden * call.mask
+    return hidden if call.scale == 1.0 else hidden * call.scale
 
 
 def _down_matrix(weight: Tensor) -> Tensor:

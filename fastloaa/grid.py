@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fastloaa.errors import ArgumentError
+from fastloaa.kernels.call import Call
 
 TokenOrder = Literal["freq", "time"]
 
@@ -124,3 +125,10 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
         return operator.index(first), operator.index(second)
     except (TypeError, ValueError):
         raise ArgumentError(f"expected a whole number or a pair (frequency, time) of them; got {value!r}") from None
+
+
+def grid_of(call: Call) -> TokenGrid:
+    """The grid of an adapter call; its time steps follow from the number of tokens."""
+    return TokenGrid.from_tokens(
+        call.x.shape[1], call.freq_bins, call.prefix_tokens, "time" if call.time_major else "freq"
+    )

@@ -5,47 +5,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastloaa.activations import ACTIVATIONS
-from fastloaa.grid import TokenGrid
+from fastloaa.grid import TokenGrid, grid_of
+from fastloaa.kernels.call import Call
 
 
-def loaa_reference(
-    x: Tensor,
-    down_weight: Tensor,
-    up_weight: Tensor,
-    grid: TokenGrid,
-    *,
-    down_bias: Tensor | None = None,
-    up_bias: Tensor | None = None,
-    hidden_mask: Tensor | None = None,
-    scale: float = 1.0,
-    activation: str = "gelu",
-) -> Tensor:
-    """The branch alone, `scale * up(activation(down(x)) * hidden_mask)`.
+def loaa_reference(call: Call) -> Tensor:
+    """Branch plus summands [batch, tokens, dim]. A prefix token has no neighbours: it sees the centre tap alone."""
+    act, grid = ACTIVATIONS[call.activation].forward, grid_of(call)
+    kf, kt = call.kernel
+    padding = (kf // 2, kt // 2)
+    prefix, patches = call.x[:, : grid.prefix_tokens], call.x[:, grid.prefix_tokens :]
 
-    Args:
-        x: [batch, tokens, dim].
-        down_weight: [r, dim, kf, kt]; up_weight: [dim, r, kf, kt], odd kf and kt, zero "same" padding.
-        down_bias: [r] or None; up_bias: [dim] or None.
-        hidden_mask: [batch, tokens, r] or None, multiplied onto the hidden activations (dropout).
+    hidden = act(F.conv2d(_to_image(patches, grid), call.down, call.down_bias, padding=padding))  # [B, r, F, T]
+    prefix_hidden = act(F.linear(prefix, call.down[:, :, padding[0], padding[1]], call.down_bias))  # [B, P, r]
+    if call.mask is not None:
+        hidden = hidden * _to_image(call.mask[:, grid.prefix_tokens :], grid)
+        prefix_hidden = prefix_hidden * call.mask[:, : grid.prefix_tokens]
 
-    Returns:
-        [batch, tokens, dim]. A prefix token has no neighbours: it sees the centre tap alone.
-    """
-    act = ACTIVATIONS[activation].forward
-    padding = (down_weight.shape[2] // 2, down_weight.shape[3] // 2)
-    prefix, patches = x[:, : grid.prefix_tokens], x[:, grid.prefix_tokens :]
-
-    hidden = act(F.conv2d(_to_image(patches, grid), down_weight, down_bias, padding=padding))  # [B, r, F, T]
-    prefix_hidden = act(F.linear(prefix, down_weight[:, :, padding[0], padding[1]], down_bias))  # [B, P, r]
-    if hidden_mask is not None:
-        hidden = hidden * _to_image(hidden_mask[:, grid.prefix_tokens :], grid)
-        prefix_hidden = prefix_hidden * hidden_mask[:, : grid.prefix_tokens]
-
-    branch = _to_tokens(F.conv2d(hidden, up_weight, up_bias, padding=padding), grid)
+    out = _to_tokens(F.conv2d(hidden, call.up, call.up_bias, padding=padding), grid)
     if grid.prefix_tokens:
-        prefix_branch = F.linear(prefix_hidden, up_weight[:, :, padding[0], padding[1]], up_bias)
-        branch = torch.cat((prefix_branch, branch), dim=1)
-    return branch * scale
+        prefix_branch = F.linear(prefix_hidden, call.up[:, :, padding[0], padding[1]], call.up_bias)
+        out = torch.cat((prefix_branch, out), dim=1)
+    out = out * call.scale
+    for summand in call.summands:
+        out = out + summand
+    return out
 
 
 def _to_image(patches: Tensor, grid: TokenGrid) -> Tensor:

@@ -23,3 +23,13 @@ def transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch.jit.is_tracing()
     )
+
+
+def recorded(tensor: torch.Tensor) -> bool:
+    """Whether something records or transforms what is done to the tensor: compilers, exporters, modes, subclasses."""
+    return (
+        torch.compiler.is_compiling()
+        or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+        or torch._C._len_torch_dispatch_stack() > 0
+        or transformed()
+    )

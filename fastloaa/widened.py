@@ -21,7 +21,7 @@ from fastloaa.triton_version import NO_TRITON
 
 if NO_TRITON is None:
     import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
-    from fastloaa.kernels.ops import INTERPRETED
+    from fastloaa.kernels.interpreted import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
     from fastloaa.kernels.widened_ops import widened_activation_
 else:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastloaa.kernels.remembered import forget
+
 KERNELS = ("forward", "input_grad", "weight_grad")
 
-Key = tuple[str, int, int]
-"""(kernel, bytes of an element of the weights, packed columns (taps * r) at most)"""
+Key = tuple[str, int, int, int]
+"""(kernel, bytes of an element of the weights, of the widest [tokens, dim] tensor that is read, columns at most)
+
+Columns: the packed ones (taps * r), padded; or twice the hidden rows, padded, if that is more."""
 
 
 @dataclass(frozen=True)
@@ -22,69 +26,53 @@ class Setting:
     stages: int
 
 
-Table = dict[Key, Setting]
+Table = dict[Key, tuple[Setting, ...]]
+"""Of each class: the largest tile first, then smaller ones for small batches. Weight gradients have one."""
 
-# The largest tiles that spill no register and fit in shared memory, found by compiling (kernels/resources.py) with
-# biases, mask and both summands, weights of 16 and 32 bits, x of 32: the larger the tile, the fewer times the weights
-# are read. The weight gradient cuts its columns into blocks, so its one class serves any width.
-_FROZEN: dict[int, Table] = {
-    80: {
-        ("forward", 2, 64): Setting(128, 64, 8, 3),
-        ("forward", 2, 128): Setting(128, 32, 8, 3),
-        ("forward", 2, 256): Setting(64, 32, 8, 3),
-        ("forward", 4, 64): Setting(64, 32, 8, 2),
-        ("forward", 4, 128): Setting(64, 16, 8, 3),
-        ("input_grad", 2, 64): Setting(64, 64, 8, 2),
-        ("input_grad", 2, 128): Setting(64, 64, 8, 3),
-        ("input_grad", 2, 256): Setting(32, 64, 8, 3),
-        ("input_grad", 4, 64): Setting(64, 32, 8, 3),
-        ("input_grad", 4, 128): Setting(64, 16, 8, 2),
-        ("weight_grad", 2, 256): Setting(32, 64, 8, 3),
-        ("weight_grad", 4, 256): Setting(16, 64, 8, 2),
-    },
-    86: {  # 99 KB of shared memory
-        ("forward", 2, 64): Setting(128, 64, 8, 2),
-        ("forward", 2, 128): Setting(128, 32, 8, 2),
-        ("forward", 2, 256): Setting(64, 32, 8, 2),
-        ("forward", 4, 64): Setting(64, 16, 8, 2),
-        ("forward", 4, 128): Setting(64, 16, 8, 2),
-        ("input_grad", 2, 64): Setting(128, 64, 8, 2),
-        ("input_grad", 2, 128): Setting(128, 32, 8, 2),
-        ("input_grad", 2, 256): Setting(32, 64, 8, 2),
-        ("input_grad", 4, 64): Setting(64, 32, 8, 2),
-        ("input_grad", 4, 128): Setting(64, 16, 8, 2),
-        ("weight_grad", 2, 256): Setting(32, 64, 8, 3),
-        ("weight_grad", 4, 256): Setting(16, 64, 8, 2),
-    },
-    90: {
-        ("forward", 2, 64): Setting(128, 64, 8, 3),
-        ("forward", 2, 128): Setting(128, 64, 8, 3),
-        ("forward", 2, 256): Setting(32, 64, 8, 3),
-        ("forward", 4, 64): Setting(128, 32, 8, 3),
-        ("forward", 4, 128): Setting(64, 64, 8, 2),
-        ("input_grad", 2, 64): Setting(128, 64, 8, 3),
-        ("input_grad", 2, 128): Setting(64, 64, 8, 3),
-        ("input_grad", 2, 256): Setting(32, 64, 8, 3),
-        ("input_grad", 4, 64): Setting(64, 64, 8, 3),
-        ("input_grad", 4, 128): Setting(32, 64, 8, 3),
-        ("weight_grad", 2, 256): Setting(64, 128, 8, 2),
-        ("weight_grad", 4, 256): Setting(32, 32, 8, 2),
-    },
-    100: {
-        ("forward", 2, 64): Setting(128, 32, 8, 3),
-        ("forward", 2, 128): Setting(128, 32, 8, 3),
-        ("forward", 2, 256): Setting(64, 64, 8, 3),
-        ("forward", 4, 64): Setting(128, 32, 8, 3),
-        ("forward", 4, 128): Setting(64, 32, 8, 3),
-        ("input_grad", 2, 64): Setting(128, 64, 8, 3),
-        ("input_grad", 2, 128): Setting(64, 64, 8, 3),
-        ("input_grad", 2, 256): Setting(64, 64, 8, 3),
-        ("input_grad", 4, 64): Setting(128, 32, 8, 3),
-        ("input_grad", 4, 128): Setting(64, 64, 8, 3),
-        ("weight_grad", 2, 256): Setting(64, 128, 8, 2),
-        ("weight_grad", 4, 256): Setting(64, 64, 8, 2),
-    },
-}
+
+def _tiles(key: Key, *settings: tuple[int, int, int, int]) -> Table:
+    name, *rest = key
+    made = tuple(Setting(*numbers) for numbers in settings)
+    return {(kernel, *rest): made for kernel in (KERNELS[:2] if name == "tile" else [name])}  # type: ignore[misc]
+
+
+# The largest tiles that spill no register, fit in shared memory and keep loads in the pipeline, found by compiling
+# (kernels/resources.py), with biases, mask and both summands as without: the larger the tile, the fewer times the
+# weights are read. Smaller ones follow, for batches that do not fill the multiprocessors.
+_LARGE: Table = (
+    _tiles(("tile", 2, 2, 128), (128, 64, 8, 3), (64, 64, 4, 3), (32, 32, 4, 3))
+    | _tiles(("tile", 2, 2, 256), (64, 32, 8, 3), (32, 32, 8, 3))
+    | _tiles(("tile", 2, 4, 128), (128, 32, 8, 3), (64, 32, 8, 3), (32, 32, 4, 3))
+    | _tiles(("tile", 2, 4, 256), (64, 32, 8, 2), (32, 32, 8, 2))
+    | _tiles(("tile", 4, 4, 128), (64, 32, 8, 3))
+    | _tiles(("weight_grad", 2, 2, 128), (64, 256, 8, 4))
+    | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 4))
+    | _tiles(("weight_grad", 2, 4, 128), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 256), (32, 128, 8, 3))
+    | _tiles(("weight_grad", 4, 4, 128), (32, 64, 8, 3))
+    | _tiles(("weight_grad", 4, 4, 256), (32, 32, 8, 3))
+)
+_SMALL: Table = (  # 99 KB of shared memory
+    _tiles(("tile", 2, 2, 128), (128, 32, 8, 2), (64, 32, 4, 2), (32, 32, 4, 3))
+    | _tiles(("tile", 2, 2, 256), (64, 32, 8, 2))
+    | _tiles(("tile", 2, 4, 128), (64, 32, 8, 2), (32, 32, 4, 2))
+    | _tiles(("tile", 2, 4, 256), (64, 16, 8, 2), (32, 16, 8, 2))
+    | _tiles(("tile", 4, 4, 128), (64, 16, 8, 2), (32, 16, 8, 2))
+    | _tiles(("weight_grad", 2, 2, 128), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 128), (32, 64, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 256), (32, 64, 8, 2))
+    | _tiles(("weight_grad", 4, 4, 128), (16, 64, 8, 2))
+    | _tiles(("weight_grad", 4, 4, 256), (32, 32, 8, 3))
+)
+_AMPERE: Table = (  # without wgmma operands and sums of a product are all in registers
+    _LARGE
+    | _tiles(("tile", 4, 4, 128), (64, 16, 8, 2), (32, 16, 8, 2))
+    | _tiles(("weight_grad", 2, 2, 128), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
+)
+_HOPPER: Table = _LARGE | _tiles(("tile", 2, 2, 128), (128, 64, 8, 4), (64, 64, 4, 3), (32, 32, 4, 3))
+_FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 _installed: dict[int, Table] = {}
 
 
@@ -93,15 +81,16 @@ def table(capability: int) -> Table:
     return _FROZEN[_family(capability)] | _installed.get(capability, {})
 
 
-def setting(kernel: str, capability: int, element_bytes: int, columns: int) -> Setting:
-    """For one launch on `columns` packed columns: of the narrowest class that holds them, else of the widest."""
-    settings = table(capability)
-    widths = _widths(settings, kernel, element_bytes)
-    return settings[kernel, element_bytes, next((width for width in widths if columns <= width), widths[-1])]
+def settings(kernel: str, capability: int, element_bytes: int, wide_bytes: int, columns: int) -> tuple[Setting, ...]:
+    """For one launch, the largest tile first: of the narrowest class that holds its columns, else of the widest."""
+    known = table(capability)
+    widths = _widths(known, kernel, element_bytes)
+    width = next((width for width in widths if columns <= width), widths[-1])
+    return known[kernel, element_bytes, max(wide_bytes, element_bytes), width]
 
 
 def widest(kernel: str, capability: int, element_bytes: int) -> int:
-    """Packed columns of one launch; wider adapters take several, each with a part of the hidden rows."""
+    """Columns of one launch; wider adapters take several, each with a part of the hidden rows."""
     return _widths(table(capability), kernel, element_bytes)[-1]
 
 
@@ -118,15 +107,19 @@ def load_table(path: str | Path) -> None:
         content = json.loads(text)
         capability, rows = content["capability"], content["settings"]
         read = dict(_entry(row) for row in rows)
-        if not isinstance(capability, int) or not read.keys() <= table(capability).keys():
-            raise ValueError(
-                f"unknown capability or class: {capability}, {sorted(read.keys() - table(capability).keys())}"
-            )
+        known = table(capability) if isinstance(capability, int) else {}
+        if not read.keys() <= known.keys():
+            raise ValueError(f"unknown capability or class: {capability}, {sorted(read.keys() - known.keys())}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a table of launch settings ({error!r}); expected what `python bench/tune.py --save` writes"
         ) from error
-    _installed[capability] = read
+    smaller = {
+        key: tuple(frozen for frozen in known[key] if frozen.block_tokens < chosen.block_tokens)
+        for key, chosen in read.items()
+    }
+    _installed[capability] = {key: (chosen, *smaller[key]) for key, chosen in read.items()}
+    forget()
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:
@@ -135,11 +128,11 @@ def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:
     powers = all(isinstance(n, int) and n > 0 and n & (n - 1) == 0 for n in (*blocks, chosen.warps))
     if not powers or min(blocks) < 16 or not isinstance(chosen.stages, int) or chosen.stages < 1:
         raise ValueError(f"blocks are powers of two from 16, warps from 1, stages at least 1; got {chosen}")
-    return (row["kernel"], row["element_bytes"], row["columns"]), chosen
+    return (row["kernel"], row["element_bytes"], row["wide_bytes"], row["columns"]), chosen
 
 
 def _widths(settings: Table, kernel: str, element_bytes: int) -> list[int]:
-    return sorted(width for name, bytes_, width in settings if name == kernel and bytes_ == element_bytes)
+    return sorted({width for name, bytes_, _, width in settings if name == kernel and bytes_ == element_bytes})
 
 
 def _family(capability: int) -> int:

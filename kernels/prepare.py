@@ -1,16 +1,19 @@
 """Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from fastloaa.kernels.backward import loaa_input_grad_kernel, loaa_weight_grad_kernel
-from fastloaa.kernels.configs import Setting, setting, widest
+from fastloaa.kernels.backward import loaa_input_grad_kernel
+from fastloaa.kernels.configs import Setting, settings, widest
 from fastloaa.kernels.forward import loaa_forward_kernel
-from fastloaa.kernels.tile import Lines, Tiling
+from fastloaa.kernels.tile import Lines, Tiling, rows_width
+from fastloaa.kernels.weight_grad import loaa_weight_grad_kernel, loaa_weight_sum_kernel
 
 
 @dataclass(frozen=True)
@@ -26,31 +29,76 @@ class Geometry:
         return Lines.along(kernel, self.freq_bins, time_steps, self.prefix_tokens, self.time_major)
 
 
-@dataclass(frozen=True)
 class Launch:
     """A kernel, its programs, its arguments by name, and its setting."""
 
-    kernel: Any
-    programs: tuple[int, ...]
-    arguments: dict[str, Any]
-    setting: Setting
+    __slots__ = ("arguments", "compiled", "kernel", "programs", "setting", "tensors")
+
+    def __init__(
+        self,
+        kernel: Any,
+        programs: tuple[int, ...],
+        arguments: dict[str, Any],
+        setting: Setting,
+        compiled: dict[str, Any] | None = None,
+        tensors: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.kernel, self.programs, self.arguments, self.setting = kernel, programs, arguments, setting
+        # Shared by all launches that differ in tensors alone, and filled by the first of them.
+        self.compiled: dict[str, Any] = {} if compiled is None else compiled
+        self.tensors = [t for t in arguments.values() if isinstance(t, Tensor)] if tensors is None else tensors
+
+    def with_arguments(self, arguments: dict[str, Any], tensors: Sequence[Tensor]) -> "Launch":
+        """The same launch on other tensors; all else, their layouts and the order of arguments are as before."""
+        return Launch(self.kernel, self.programs, arguments, self.setting, self.compiled, tensors)
 
     @property
     def compile_options(self) -> dict[str, int]:
         return {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
 
     def run(self) -> None:
-        """Triton launches on the current device, which need not be that of the tensors."""
-        tensor = next(value for value in self.arguments.values() if isinstance(value, Tensor))
-        with torch.cuda.device_of(tensor):
-            self.kernel[self.programs](**self.arguments, **self.compile_options)
+        """Launch on the device of the tensors, which need not be the current one, in its current stream."""
+        addresses = 0
+        for tensor in self.tensors:
+            addresses |= tensor.data_ptr()
+        aligned = not addresses % ALIGNMENT
+        device = self.tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                start(self, aligned)
+        else:
+            start(self, aligned)
+
+
+ALIGNMENT = 16  # bytes, on which compiled code depends
+
+
+def start(launch: Launch, aligned: bool) -> None:
+    """By the compiled kernel where an earlier launch left one; else by way of Triton, which looks at every argument.
+
+    Triton compiles one kernel for pointers of 16 bytes and others for the rest: only the first is kept at hand.
+    """
+    compiled = launch.compiled.get("kernel") if aligned else None
+    if compiled is not None:
+        x, y, z = (*launch.programs, 1, 1)[:3]
+        compiled[x, y, z](*launch.arguments.values())
+        return
+    made = launch.kernel[launch.programs](**launch.arguments, **launch.compile_options)
+    if aligned and made is not None and list(launch.arguments) == launch.kernel.arg_names:
+        launch.compiled["kernel"] = made
 
 
 def parts(kernel: str, down: Tensor) -> list[slice]:
-    """The hidden rows of each launch of a kernel: as few and as equal parts as the columns of one launch allow."""
+    """The hidden rows of each launch of a kernel: as few and as equal parts as one launch allows.
+
+    Of several, each begins at a multiple of 8 rows, so that its weights can be read in pieces of 16 bytes.
+    """
     rank, _, kf, kt = down.shape
-    rows = widest(kernel, capability(down.device), down.element_size()) // (kf * kt)
-    size = triton.cdiv(rank, triton.cdiv(rank, rows))
+    columns = widest(kernel, capability(down.device), down.element_size())
+    rows = min(columns // (kf * kt), columns // 2)
+    if rank <= rows:
+        return [slice(0, rank)]
+    size = triton.cdiv(triton.cdiv(rank, triton.cdiv(rank, rows // 8 * 8)), 8) * 8
     return [slice(start, min(start + size, rank)) for start in range(0, rank, size)]
 
 
@@ -82,6 +130,7 @@ def forward(
         geometry,
         scale,
         chosen,
+        out,
         tensors={
             "p_x": x,
             "p_down_bias": None if down_bias is None else down_bias[part],
@@ -112,6 +161,7 @@ def input_grad(
     mask: Tensor | None,
     pre: Tensor,
     d_pre: Tensor,
+    hidden: Tensor,
     partial: Tensor | None,
     dx: Tensor | None,
     part: slice,
@@ -131,11 +181,13 @@ def input_grad(
         geometry,
         scale,
         chosen,
+        dx,
         tensors={
             "p_dy": dy,
             "p_mask": None if mask is None else mask[..., part],
             "p_pre": pre[..., part],
             "p_dpre": d_pre[..., part],
+            "p_hidden": hidden[..., part],
             "p_partial": partial,
             "p_dx": dx,
         },
@@ -151,7 +203,7 @@ def input_grad(
 
 @dataclass(frozen=True)
 class Split:
-    """How the work on the weight gradients is dealt out: token splits x channel blocks x column blocks."""
+    """How the work on the weight gradients is dealt out: token splits x gradients x channel and column blocks."""
 
     splits: int
     chunk: int  # tokens of a split
@@ -160,15 +212,17 @@ class Split:
     setting: Setting
 
     @classmethod
-    def of(cls, x: Tensor, down: Tensor, chosen: Setting | None = None) -> "Split":
-        """Enough programs for every multiprocessor twice, each with whole blocks of tokens."""
+    def of(cls, dy: Tensor, x: Tensor, down: Tensor, gradients: int, chosen: Setting | None = None) -> "Split":
+        """One program for every multiprocessor, each with whole blocks of tokens."""
         rows, dim = x.shape[0] * x.shape[1], x.shape[2]
-        columns = down.numel() // dim
-        chosen = chosen or setting("weight_grad", capability(x.device), down.element_size(), columns)
+        packed_columns = down.numel() // dim
+        if chosen is None:
+            wide_bytes = max(dy.element_size(), x.element_size())
+            chosen = settings("weight_grad", capability(x.device), down.element_size(), wide_bytes, packed_columns)[0]
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
-        block_columns = min(128, max(16, triton.next_power_of_2(columns)))
-        blocks = triton.cdiv(dim, channels) * triton.cdiv(columns, block_columns)
-        wanted = max(1, 2 * _processors(x.device) // blocks)
+        block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
+        blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
+        wanted = max(1, _processors(x.device) // blocks)
         chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
         return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
 
@@ -177,35 +231,41 @@ def weight_grad(
     dy: Tensor,
     x: Tensor,
     down: Tensor,
-    mask: Tensor | None,
-    pre: Tensor,
+    hidden: Tensor,
     d_pre: Tensor,
-    d_down: Tensor | None,
-    d_up: Tensor | None,
+    partial: Tensor,
     split: Split,
     geometry: Geometry,
-    scale: float,
-    activation: str,
+    need_down: bool,
+    need_up: bool,
 ) -> Launch:
-    """Partial sums [splits, taps * r, dim] float32 of those gradients that are not None."""
+    """Partial sums [gradients, splits, taps * r, dim] float32 of the wanted gradients, that of `down` first.
+
+    x and dy [batch, tokens, dim] with channels side by side and tokens evenly spaced, across clips as well.
+    """
     batch, tokens, dim = x.shape
     rank, _, kf, kt = down.shape
-    columns = rank * kf * kt
+    lines = geometry.lines(tokens, (kf, kt))
     return Launch(
         loaa_weight_grad_kernel,
-        (split.splits, triton.cdiv(dim, split.block_channels), triton.cdiv(columns, split.block_columns)),
+        (
+            split.splits,
+            (need_down + need_up) * triton.cdiv(dim, split.block_channels),
+            triton.cdiv(rank * kf * kt, split.block_columns),
+        ),
         {
             "p_x": x,
             "p_dy": dy,
-            "p_mask": mask,
-            "p_pre": pre,
+            "p_hidden": hidden,
             "p_dpre": d_pre,
-            "p_ddown": d_down,
-            "p_dup": d_up,
-            **_strides("x", x),
-            **_strides("dy", dy),
-            "scale": scale,
-            **_grid(geometry.lines(tokens, (kf, kt)), batch),
+            "p_partial": partial,
+            "stride_x_token": x.stride(1),
+            "stride_dy_token": dy.stride(1),
+            "rows": batch * tokens,
+            "line_length": lines.length,
+            "position_stride": lines.position_stride,
+            "prefix": lines.prefix,
+            "tokens": tokens,
             "chunk": split.chunk,
             "D": dim,
             "R": rank,
@@ -213,13 +273,39 @@ def weight_grad(
             "BM": split.setting.block_tokens,
             "BD": split.block_channels,
             "BC": split.block_columns,
-            "ACT": activation,
-            "MASK": mask is not None,
-            "DOWN": d_down is not None,
-            "UP": d_up is not None,
+            "STAGES": split.setting.stages,
+            "DOWN": need_down,
+            "UP": need_up,
             "PRECISION": product_precision(down.dtype),
         },
         split.setting,
+    )
+
+
+def weight_sum(partial: Tensor, d_down: Tensor | None, d_up: Tensor | None) -> Launch:
+    """Add up what `weight_grad` left: into d_down [r, dim, kf, kt] and d_up [dim, r, kf, kt], both channels_last."""
+    gradients, splits, columns, dim = partial.shape
+    weight = d_up if d_down is None else d_down
+    assert weight is not None
+    rank = columns // (weight.shape[2] * weight.shape[3])
+    chosen = Setting(block_tokens=16, block_channels=64, warps=4, stages=1)
+    return Launch(
+        loaa_weight_sum_kernel,
+        (triton.cdiv(columns, chosen.block_tokens), triton.cdiv(dim, chosen.block_channels), gradients),
+        {
+            "p_partial": partial,
+            "p_ddown": d_down,
+            "p_dup": d_up,
+            "splits": splits,
+            "D": dim,
+            "R": rank,
+            "TAPS": columns // rank,
+            "BC": chosen.block_tokens,
+            "BD": chosen.block_channels,
+            "DOWN": d_down is not None,
+            "UP": d_up is not None,
+        },
+        chosen,
     )
 
 
@@ -233,6 +319,7 @@ def _tile(
     geometry: Geometry,
     scale: float,
     chosen: Setting | None,
+    target: Tensor | None,
     tensors: dict[str, Tensor | None],
     strides: dict[str, Tensor | None],
     constants: dict[str, Any],
@@ -243,10 +330,16 @@ def _tile(
     down, up = down[part], up[:, part]
     taps, rank = kf * kt, down.shape[0]
     padded_rank, padded_columns = packed(rank, taps)
-    chosen = chosen or setting(name, capability(rows.device), down.element_size(), padded_columns)
     lines = geometry.lines(tokens, (kf, kt))
+    if chosen is None:
+        read = (*strides.values(), tensors.get("p_partial"))
+        wide_bytes = max(tensor.element_size() for tensor in read if tensor is not None)
+        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps))
+        chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
+    width = rows_width(rank, padded_columns)
+    whole = target is not None and tiling.segments == 1 and width <= dim
     precision = product_precision(down.dtype)
     return Launch(
         kernel,
@@ -255,6 +348,7 @@ def _tile(
             **tensors,
             "p_down": down,
             "p_up": up,
+            "p_rows": target if whole or taps == 1 else down.new_empty(tiling.tiles * chosen.block_tokens, width),
             **{name: value for key, tensor in strides.items() for name, value in _strides(key, tensor).items()},
             **_weight_strides(down, up),
             "scale": scale,
@@ -264,6 +358,7 @@ def _tile(
             "window": tiling.window,
             "halo": tiling.halo,
             "segments": tiling.segments,
+            "whole": int(whole),
             "D": dim,
             "R": rank,
             "TAPS": taps,
@@ -271,8 +366,12 @@ def _tile(
             "RP": padded_rank,
             "KP": padded_columns,
             "BT": chosen.block_tokens,
+            **_pieces(rank, padded_rank),
+            "VECTOR": gcd(rank, hidden_width, 8),
+            "WIDTH": width,
             "BK": channels,
             "BD": channels,
+            "STAGES": chosen.stages,
             "PRECISION": precision,
             **constants,
         },
@@ -280,10 +379,33 @@ def _tile(
     )
 
 
+def busiest(tried: tuple[Setting, ...], lines: Lines, batch: int, taps: int, processors: int) -> Setting:
+    """The setting of the largest tile that leaves at most an eighth of the multiprocessors without one, else the last.
+
+    Large tiles read the weights less often; a small batch has too few of them.
+    """
+    for chosen in tried:
+        if 8 * Tiling.of(lines, batch, taps, chosen.block_tokens).tiles >= 7 * processors:
+            return chosen
+    return tried[-1]
+
+
 def packed(rank: int, taps: int) -> tuple[int, int]:
     """(RP, KP): hidden rows and packed columns, padded to powers of two that tl.dot takes."""
     rows = max(16, triton.next_power_of_2(rank))
     return rows, rows if taps == 1 else max(16, triton.next_power_of_2(rank * taps))
+
+
+def _pieces(rank: int, padded: int) -> dict[str, int]:
+    """Hidden rows are activated in one piece, or in two powers of two where one would be padding to a quarter."""
+    head, tail = padded // 2, triton.next_power_of_2(rank - padded // 2)
+    return {"HEAD": head, "TAIL": tail} if rank - head > 0 and tail <= padded // 4 else {"HEAD": padded, "TAIL": 0}
+
+
+def columns(rank: int, taps: int) -> int:
+    """By which a launch on `rank` hidden rows finds its setting: packed columns, or twice the rows if that is more."""
+    padded_rank, padded_columns = packed(rank, taps)
+    return max(padded_columns, 2 * padded_rank)
 
 
 def product_precision(dtype: torch.dtype) -> str:
@@ -313,13 +435,14 @@ def _strides(prefix: str, tensor: Tensor | None) -> dict[str, int]:
 def _weight_strides(down: Tensor, up: Tensor) -> dict[str, int]:
     """Strides over (row, channel, tap). A 1-D kernel's taps lie along whichever kernel axis is longer than one."""
     tap_axis = 2 if down.shape[2] > 1 else 3
+    single = down.shape[2:].numel() == 1  # its stride is any number, which would hide that rows are aligned
     return {
         "stride_down_row": down.stride(0),
         "stride_down_channel": down.stride(1),
-        "stride_down_tap": down.stride(tap_axis),
+        "stride_down_tap": 0 if single else down.stride(tap_axis),
         "stride_up_channel": up.stride(0),
         "stride_up_row": up.stride(1),
-        "stride_up_tap": up.stride(tap_axis),
+        "stride_up_tap": 0 if single else up.stride(tap_axis),
     }
 
 

@@ -51,6 +51,7 @@ class Resources:
     stack_bytes: int
     shared_bytes: int
     matrix_instructions: dict[str, int]
+    shuffles: int
 
     def fits(self, chip: Chip) -> bool:
         """Nothing spills, and the chip has the shared memory."""
@@ -94,34 +95,33 @@ class Sample:
 
     @cached_property
     def hidden(self) -> list[Tensor]:
-        """Two of [batch, tokens, rank]."""
-        return [self._draw(self.batch, self.tokens, self.rank) for _ in range(2)]
+        """Three of [batch, tokens, rank]."""
+        return [self._draw(self.batch, self.tokens, self.rank) for _ in range(3)]
 
     @cached_property
     def weights(self) -> tuple[Tensor, Tensor]:
         down, up = self._draw(self.rank, self.dim, *self.size), self._draw(self.dim, self.rank, *self.size)
         return down.contiguous(memory_format=torch.channels_last), up.contiguous(memory_format=torch.channels_last)
 
-    def launch(self, chosen: Setting) -> Launch:
-        """The kernel on all hidden rows."""
-        (x, block_out, skip, out), (pre, d_pre), (down, up) = self.wide, self.hidden, self.weights
+    def launch(self, chosen: Setting, part: slice | None = None) -> Launch:
+        """The kernel on all hidden rows, or on a part of them."""
+        (x, block_out, skip, out), (pre, d_pre, hidden), (down, up) = self.wide, self.hidden, self.weights
         mask = self.hidden[0] if self.extras else None
-        every, geometry, scale, activation = slice(0, self.rank), self.geometry, 1.0, "gelu"
+        part = part or slice(0, self.rank)
+        geometry, scale, activation = self.geometry, 1.0, "gelu"
         if self.kernel == "forward":
             down_bias, up_bias = (self._draw(n) if self.extras else None for n in (self.rank, self.dim))
             return prepare.forward(
                 x, down, up, down_bias, up_bias, mask, block_out, skip, out, pre,
-                every, geometry, scale, activation, chosen,
+                part, geometry, scale, activation, chosen,
             )  # fmt: skip
         if self.kernel == "input_grad":
             return prepare.input_grad(
-                x, down, up, mask, pre, d_pre, None, out, every, geometry, scale, activation, chosen
+                x, down, up, mask, pre, d_pre, hidden, None, out, part, geometry, scale, activation, chosen
             )
-        split = prepare.Split.of(x, down, chosen)
-        d_down, d_up = (
-            self._draw(split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32) for _ in range(2)
-        )
-        return prepare.weight_grad(out, x, down, mask, pre, d_pre, d_down, d_up, split, geometry, scale, activation)
+        split = prepare.Split.of(out, x, down, 2, chosen)
+        partial = self._draw(2, split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32)
+        return prepare.weight_grad(out, x, down, hidden, d_pre, partial, split, geometry, True, True)
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,9 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
     kernel = _compile(launch, capability)
     found = re.search(r"REG:(\d+) STACK:(\d+)", _cuobjdump("-res-usage", kernel))
     assert found
-    counts = Counter(re.findall(rf"\b({'|'.join(MATRIX_INSTRUCTIONS)})\b", _cuobjdump("-sass", kernel)))
-    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts))
+    counts = Counter(re.findall(rf"\b({'|'.join((*MATRIX_INSTRUCTIONS, 'SHFL'))})\b", _cuobjdump("-sass", kernel)))
+    shuffles = counts.pop("SHFL", 0)
+    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts), shuffles)
 
 
 def instructions(launch: Launch, capability: int) -> str:

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 
 CALL_ARGUMENTS = [
-    "batch", "line_count", "line_length", "line_stride", "position_stride", "prefix", "tokens",
-    "patch_tiles", "per_tile", "window", "halo", "segments", "chunk",
+    "batch", "rows", "line_count", "line_length", "line_stride", "position_stride", "prefix", "tokens",
+    "patch_tiles", "per_tile", "window", "halo", "segments", "whole", "chunk",
 ]  # fmt: skip
 """Arguments that differ from call to call: not specialised, so that one compiled kernel serves every batch and grid."""
 
@@ -71,6 +71,11 @@ class Tiling:
         return self.patch_tiles + self.prefix_tiles
 
 
+def rows_width(rank: int, columns: int) -> int:
+    """Elements of a row that are sent through memory: the packed columns and the hidden rows beside them, aligned."""
+    return triton.cdiv(columns + rank, 16) * 16
+
+
 @triton.jit
 def locate(
     pid,
@@ -100,26 +105,38 @@ def locate(
     lines_per_clip = tl.where(is_prefix, prefix, line_count)
     first_line = tl.where(is_prefix, (pid - patch_tiles) * BT, pid // segments * per_tile)
     first_position = tl.where(is_prefix, 0, pid % segments * (window - 2 * halo) - halo)
+    first_clip, first_of_clip = first_line // lines_per_clip, first_line % lines_per_clip
 
     row = tl.arange(0, BT)
-    place = row % window
-    line = first_line + row // window
+    number, place = divide(row, window)
+    clips, line = divide(first_of_clip + number, lines_per_clip)
     position = first_position + place
-    m_exists = (row // window < per_tile) & (line < batch * lines_per_clip) & (position >= 0) & (position < length)
+    m_exists = (number < per_tile) & (first_line + number < batch * lines_per_clip)
+    m_exists = m_exists & (position >= 0) & (position < length)
     m_owned = m_exists & (place >= halo) & (place < window - halo)
-    line_in_clip = line % lines_per_clip
-    token = tl.where(is_prefix, line_in_clip, prefix + line_in_clip * line_stride + position * position_stride)
-    return (line // lines_per_clip).to(tl.int64), token, place, window, m_exists, m_owned
+    token = tl.where(is_prefix, line, prefix + line * line_stride + position * position_stride)
+    return (first_clip + clips).to(tl.int64), token, place, window, m_exists, m_owned
+
+
+@triton.jit
+def divide(n, d):
+    """(n // d, n % d) for numbers from 0 to 2 ** 20 and one d: a product with 1 / d, an integer division being long.
+
+    (n + 0.5) / d is at least 0.5 / d from the next integer, and float32 is exact to 2 ** -22 of it.
+    """
+    quotient = ((n.to(tl.float32) + 0.5) * (1.0 / d)).to(tl.int32)
+    return quotient, n - quotient * d
 
 
 @triton.jit
 def project_rows(
     p_in, o_rows, m_rows, stride_channel, p_weight, o_columns, m_columns, stride_weight,
-    D: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One GEMM over all channels, each row of the input read once: [BT, D] x [D, KP] -> [BT, KP] float32."""
     b_sum = tl.zeros((BT, KP), tl.float32)
-    for k in range(0, D, BK):
+    for k in tl.range(0, D, BK, num_stages=STAGES):
         channel = k + tl.arange(0, BK)
         b_in = tl.load(p_in + o_rows[:, None] + channel[None, :] * stride_channel, mask=m_rows[:, None], other=0.0)
         b_weight = tl.load(
@@ -130,48 +147,68 @@ def project_rows(
 
 
 @triton.jit
-def shift_rows(b_rows, place, window, step, BT: tl.constexpr):
-    """Each column takes its rows from `step` positions further along the line, zero from beyond the window.
+def place_rows(p_rows, clip, token, tokens, position_stride, whole, m_exists, D: tl.constexpr, WIDTH: tl.constexpr,
+               BT: tl.constexpr):  # fmt: skip
+    """Where the rows of this program meet: (offsets [BT], elements from one place of a line to the next, m_sent [BT]).
 
-    b_rows [BT, KP], step [KP] -> [BT, KP].
+    `whole`: in the program's own rows of the result, [batch, tokens, D], which nobody reads before they are written at
+    last. Otherwise, where a halo puts rows into two programs, in a scratch [programs * BT, WIDTH]; there also rows
+    that do not exist are sent, since those at the end of a line look at them.
     """
+    row = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    o_rows = tl.where(whole != 0, (clip * tokens + token) * D, row * WIDTH)
+    stride_place = tl.where(whole != 0, position_stride.to(tl.int64) * D, WIDTH)
+    return o_rows, stride_place, tl.where(m_exists, 1, 1 - whole) > 0
+
+
+@triton.jit
+def send_taps(b_taps, p_rows, o_rows, m_sent, KP: tl.constexpr):
+    """Store the packed columns [BT, KP] at the beginning of the rows, rounded to their dtype, for `fold` to read."""
+    p_tile = p_rows + o_rows[:, None] + tl.arange(0, KP)[None, :]
+    tl.store(p_tile, b_taps, mask=m_sent[:, None])
+    tl.debug_barrier()  # a warp's rows land where the others read
+
+
+@triton.jit
+def fold(p_rows, o_rows, stride_place, place, window, m_exists, SIGN: tl.constexpr, FIRST: tl.constexpr,
+         COUNT: tl.constexpr, TAPS: tl.constexpr, R: tl.constexpr, BT: tl.constexpr, VECTOR: tl.constexpr):  # fmt: skip
+    """Sum over taps of the rows SIGN * (tap - TAPS // 2) places further, zero from beyond the window.
+
+    Hidden rows FIRST to FIRST + COUNT, [BT, COUNT] float32.
+    """
+    row = FIRST + tl.arange(0, COUNT)
+    b_sum = tl.zeros((BT, COUNT), tl.float32)
+    for tap in tl.static_range(TAPS):
+        source = place + SIGN * (tap - TAPS // 2)
+        m_tap = (m_exists & (source >= 0) & (source < window))[:, None] & (row < R)[None, :]
+        o_tap = (o_rows + SIGN * (tap - TAPS // 2) * stride_place)[:, None] + (tap * R + row)[None, :]
+        b_tap = tl.load(p_rows + tl.multiple_of(o_tap, [1, VECTOR]), mask=m_tap, other=0.0)
+        b_sum += b_tap.to(tl.float32)
+    return b_sum
+
+
+@triton.jit
+def send_hidden(b_hidden, p_rows, o_rows, m_sent, FIRST: tl.constexpr, COUNT: tl.constexpr, R: tl.constexpr,
+                KP: tl.constexpr, VECTOR: tl.constexpr):  # fmt: skip
+    """Store hidden rows FIRST to FIRST + COUNT beside the packed columns, for `unfold` to read."""
+    row = FIRST + tl.arange(0, COUNT)
+    o_tile = tl.multiple_of(o_rows[:, None] + (KP + row)[None, :], [1, VECTOR])
+    tl.store(p_rows + o_tile, b_hidden, mask=m_sent[:, None] & (row < R)[None, :])
+
+
+@triton.jit
+def unfold(p_rows, o_rows, stride_place, place, window, m_exists, SIGN: tl.constexpr, TAPS: tl.constexpr,
+           R: tl.constexpr, KP: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
+    """Copies for each tap, [BT, KP], of the hidden rows SIGN * (tap - TAPS // 2) places further.
+
+    The transpose of `fold` when SIGN is negated.
+    """
+    tl.debug_barrier()  # a warp's rows land where the others read
+    column = tl.arange(0, KP)
+    step = SIGN * (column // R - TAPS // 2)
     source = place[:, None] + step[None, :]
-    row = tl.arange(0, BT)[:, None] + step[None, :]
-    # The rows after the last whole window belong to no line; theirs may point beyond the tile.
-    inside = (source >= 0) & (source < window) & (row < BT)
-    return tl.where(inside, tl.gather(b_rows, tl.where(inside, row, 0), 0), 0.0).to(b_rows.dtype)
-
-
-@triton.jit
-def pick(b_rows, b_matrix, PRECISION: tl.constexpr):
-    """Product with a 0/1 matrix, float32. "tf32x3" takes float32 rows in two parts of 11 bits; TF32 takes the first."""
-    if PRECISION == "tf32x3":
-        b_high = (b_rows.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        b_picked = tl.dot(b_high, b_matrix, input_precision="tf32")
-        return tl.dot(b_rows - b_high, b_matrix, b_picked, input_precision="tf32")
-    return tl.dot(b_rows, b_matrix, input_precision=PRECISION)
-
-
-@triton.jit
-def fold(b_taps, place, window, step, BT: tl.constexpr, R: tl.constexpr, RP: tl.constexpr, KC: tl.constexpr,
-         KP: tl.constexpr, PRECISION: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
-    """Shifted sum over taps, [BT, KP] -> [BT, RP] float32: gather rows, then one product with a 0/1 matrix.
-
-    With weights of 16 bits the taps are rounded to their dtype before they are added, as a GEMM's results would be.
-    """
-    if KC == R:
-        return b_taps  # one tap: nothing to shift or sum, KP == RP
-    column = tl.arange(0, KP)[:, None]
-    b_matrix = ((column % R == tl.arange(0, RP)[None, :]) & (column < KC)).to(dtype)
-    return pick(shift_rows(b_taps.to(dtype), place, window, step, BT), b_matrix, PRECISION)
-
-
-@triton.jit
-def unfold(b_hidden, place, window, step, BT: tl.constexpr, R: tl.constexpr, RP: tl.constexpr, KC: tl.constexpr,
-           KP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Shifted copies for each tap, [BT, RP] -> [BT, KP]; the transpose of `fold` when the steps are negated."""
-    if KC == R:
-        return b_hidden
-    column = tl.arange(0, KP)[None, :]
-    b_matrix = ((column % R == tl.arange(0, RP)[:, None]) & (column < KC)).to(b_hidden.dtype)
-    return shift_rows(pick(b_hidden, b_matrix, PRECISION).to(b_hidden.dtype), place, window, step, BT)
+    m_there = m_exists[:, None] & (source >= 0) & (source < window) & (column < TAPS * R)[None, :]
+    o_there = o_rows[:, None] + (step * stride_place + KP + column % R)[None, :]
+    b_copies = tl.load(p_rows + o_there, mask=m_there, other=0.0).to(dtype)
+    tl.debug_barrier()  # all is read before the rows are written over
+    return b_copies

@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from fastloaa.kernels import interpreted
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.prepare import Geometry, Launch, capability
 from fastloaa.kernels.tile import Lines, Tiling
@@ -26,8 +27,8 @@ def obstacle(buffer: Tensor, kf: int, kt: int, freq_bins: int, prefix_tokens: in
         return f"{buffer.dtype} is not float32, float16 or bfloat16"
     if buffer.stride(2) != 1:
         return f"columns lie {buffer.stride(2)} elements apart in memory, not 1"
-    if buffer.device.type == "cpu" and buffer.dtype == torch.bfloat16:
-        return "Triton's interpreter truncates bfloat16"
+    if buffer.device.type == "cpu" and (reason := interpreted.obstacle(buffer.dtype)):
+        return reason
     if buffer.device.type == "cuda" and capability(buffer.device) < 80:
         return "the GPU is older than compute capability 8.0"
     return None

@@ -135,3 +135,19 @@ def test_everything_goes_on_past_what_fails(
 def test_nothing_is_timed_with_wrong_kernels(everything: ModuleType, tmp_path: Path) -> None:
     assert everything.run(["tests", "speed"], None, Console(quiet=True)) == ["tests"]
     assert not (tmp_path / "bench" / "results" / "speed.json").exists()
+
+
+def test_the_host_is_timed_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPU tensors, in both modes; were a kernel launched there, Triton would look for a GPU and find none."""
+    monkeypatch.syspath_prepend(BENCH)
+    import host
+
+    rows = host.rows(host.measure(torch.device("cpu"), rounds=2))
+    assert {(row["provider"], row["mode"]) for row in rows} == {
+        (name, mode)
+        for name in ("fused", "fused, module", "torch", "nn.Linear")
+        for mode in ("forward", "forward+backward")
+    }
+    for row in rows:
+        assert row["ratio"] > 0
+        assert (row["ratio"] == 1) == (row["provider"] == "nn.Linear")

@@ -1,4 +1,4 @@
-"""Launch settings: every frozen one compiles for its chip without spills, and tables made by tuning load."""
+"""Launch settings: every frozen one compiles for its chip as it should, and tables made by tuning load."""
 
 import json
 import multiprocessing
@@ -13,26 +13,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastloaa.kernels import configs, resources
+from fastloaa.kernels import configs, prepare, resources
 from fastloaa.kernels.configs import Key, Setting
 from fastloaa.kernels.resources import CHIPS, Resources, Sample, WidenedSample
 from fastloaa.kernels.widened_launch import LONGEST_LINE
 
 BENCH = Path(__file__).parents[1] / "bench"
-# Adapters (r, kernel) that fill a class of packed columns; 36, 72 and 108 are the paper's.
-ADAPTERS = {64: [(21, (1, 3))], 128: [(36, (1, 3)), (108, (1, 1))], 256: [(72, (1, 3))]}
+# Adapters (r, kernel) that fill a class of columns; 36, 72 and 108 are the paper's.
+ADAPTERS = {128: [(36, (1, 3))], 256: [(72, (1, 3)), (108, (1, 1))]}
 
 
 def samples(key: Key) -> Iterator[Sample]:
-    """What a setting must serve: forward with both summands, pre-activations kept, and so on; full width."""
-    kernel, element_bytes, columns = key
+    """What a setting must serve, at full width: forward with both summands, biases and mask, and so on."""
+    kernel, element_bytes, wide_bytes, columns = key
     dtype = torch.bfloat16 if element_bytes == 2 else torch.float32
-    for rank, size in [(36, (1, 3)), (72, (1, 3))] if kernel == "weight_grad" else ADAPTERS[columns]:
-        yield Sample(kernel, dtype, rank, size)
-    if kernel != "weight_grad" and columns == 128:
-        yield Sample(kernel, dtype, 36, extras=True)
-        if element_bytes == 2:  # autocast: float32 activations, 16-bit weights
-            yield Sample(kernel, dtype, 36, x_dtype=torch.float32)
+    x_dtype = torch.float32 if wide_bytes > element_bytes else None  # as under autocast
+    for rank, size in ADAPTERS[columns]:
+        if kernel != "weight_grad" or size != (1, 1):
+            yield Sample(kernel, dtype, rank, size, x_dtype=x_dtype, extras=kernel != "weight_grad")
 
 
 def compiled(job: tuple[Sample, Setting, int]) -> Resources:
@@ -67,7 +65,8 @@ def compilers() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", CHIPS)
 def test_every_frozen_setting_compiles_without_spills(capability: int, compilers: ProcessPoolExecutor) -> None:
-    jobs = [(s, chosen, capability) for key, chosen in configs.table(capability).items() for s in samples(key)]
+    table = configs.table(capability)
+    jobs = [(s, chosen, capability) for key, tried in table.items() for chosen in tried for s in samples(key)]
     results = list(compilers.map(compiled, jobs))
     chip = CHIPS[capability]
     for (sample, chosen, _), used in zip(jobs, results, strict=True):
@@ -144,13 +143,51 @@ def test_every_kernel_has_a_setting_for_any_width(capability: int) -> None:
     for kernel in configs.KERNELS:
         for element_bytes in (2, 4):
             widest = configs.widest(kernel, capability, element_bytes)
-            assert widest >= 7, "seven taps of one hidden row fit in a launch"
-            narrow = configs.setting(kernel, capability, element_bytes, 16)
-            assert narrow.block_tokens > 2 * 2 * 3, "a tile is longer than the halo of seven taps"
-            assert isinstance(configs.setting(kernel, capability, element_bytes, widest), Setting)
+            assert widest >= 7 * 8, "seven taps of eight hidden rows fit in a launch"
+            for wide_bytes in (2, 4):
+                for columns in (16, widest):
+                    tried = configs.settings(kernel, capability, element_bytes, wide_bytes, columns)
+                    tiles = [chosen.block_tokens for chosen in tried]
+                    assert tiles == sorted(tiles, reverse=True)
+                    assert tiles[-1] > 2 * 2 * 3 or kernel == "weight_grad", "longer than the halo of seven taps"
 
 
-ROW = {"kernel": "forward", "element_bytes": 2, "columns": 128, "median_ms": 0.1}
+def tile_launch(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> prepare.Launch:
+    """Of the forward at 8x64 with the setting that is chosen for a batch."""
+    monkeypatch.setattr(prepare, "_processors", lambda device: processors)
+    x, (down, up) = torch.empty(batch, 514, 768, dtype=torch.bfloat16, device="meta"), WEIGHTS
+    return prepare.forward(
+        x, down, up, None, None, None, x, x, torch.empty_like(x), None, slice(0, 36), Sample.geometry, 1.0, "gelu"
+    )
+
+
+WEIGHTS = Sample("forward", torch.bfloat16, 36).weights
+
+
+def test_small_batches_get_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as possible, but nearly every multiprocessor has one."""
+    tiles = [tile_launch(batch, 132, monkeypatch) for batch in (64, 16, 1)]
+    sizes = [launch.setting.block_tokens for launch in tiles]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    assert all(launch.programs[0] >= 0.875 * 132 for launch in tiles[:2])
+    assert tile_launch(1, 4, monkeypatch).setting == tiles[0].setting
+
+
+@pytest.mark.parametrize("kernel", configs.KERNELS[:2])
+@pytest.mark.parametrize(("rank", "size"), [(129, (1, 1)), (255, (7, 1)), (86, (1, 3)), (256, (1, 5))])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_parts_of_wide_adapters_are_aligned(kernel: str, rank: int, size: tuple[int, int], dtype: torch.dtype) -> None:
+    """So that the weights of each are read in pieces of 16 bytes; and no part is wider than its class."""
+    parts = prepare.parts(kernel, torch.empty(rank, 16, *size, dtype=dtype, device="meta"))
+    assert len(parts) > 1
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rank))
+    assert all(part.start % 8 == 0 for part in parts)
+    widest = configs.widest(kernel, 90, dtype.itemsize)
+    assert all(prepare.columns(part.stop - part.start, max(size)) <= widest for part in parts)
+
+
+ROW = {"kernel": "forward", "element_bytes": 2, "wide_bytes": 2, "columns": 128, "median_ms": 0.1}
 ROW |= {"block_tokens": 256, "block_channels": 32, "warps": 16, "stages": 4}
 TABLE = {"machine": {"gpu": "a GPU"}, "capability": 90, "settings": [ROW]}
 
@@ -164,10 +201,12 @@ def _frozen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tuned_table_is_used_on_its_kind_of_chip(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text(json.dumps(TABLE))
-    others = configs.setting("forward", 90, 2, 256), configs.setting("forward", 80, 2, 128)
+    frozen = configs.settings("forward", 90, 2, 2, 128)
+    others = [(90, 2, 2, 256), (90, 2, 4, 128), (80, 2, 2, 128)]
+    before = [configs.settings("forward", *key) for key in others]
     configs.load_table(path)
-    assert configs.setting("forward", 90, 2, 108) == Setting(256, 32, 16, 4)
-    assert (configs.setting("forward", 90, 2, 256), configs.setting("forward", 80, 2, 128)) == others
+    assert configs.settings("forward", 90, 2, 2, 108) == (Setting(256, 32, 16, 4), *frozen)
+    assert [configs.settings("forward", *key) for key in others] == before
 
 
 BAD_TABLES = {
@@ -202,14 +241,32 @@ def test_tune_without_a_gpu_says_so() -> None:
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run([sys.executable, BENCH / "tune.py"], capture_output=True, text=True, env=hidden)
     assert run.returncode == 2, run.stderr
-    assert re.fullmatch(r"no CUDA device: \d+ settings in 12 classes .* were not tried\n", run.stdout)
+    assert re.fullmatch(r"no CUDA device: \d+ settings in 16 classes .* were not tried\n", run.stdout)
+
+
+FIELDS = ["kernel", "dtype", "bottleneck", "kernel_size", "capability", "block_tokens", "registers", "stack_bytes"]
+FIELDS += ["shared_bytes", "warps", "programs_per_sm", "warps_per_sm", "shuffles", "loop_instructions"]
+FIELDS += ["unpipelined_loop_loads"]
 
 
 @pytest.mark.slow
 def test_compile_report() -> None:
-    command = [sys.executable, BENCH / "compile_report.py", "--capability", "86", "--dim", "64"]
+    """The paper's adapters on every chip: nothing spills or is shuffled, and no load of a loop waits in the open."""
+    command = [sys.executable, BENCH / "compile_report.py", "--json", "--capability", *map(str, CHIPS)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "sm_86, d=64: 99 KB" in run.stdout
-    for kernel in (*configs.KERNELS, "widened"):
-        assert run.stdout.count(kernel) >= 4
+    rows = json.loads(run.stdout)
+    assert {(row["kernel"], row["dtype"], row["capability"]) for row in rows} == {
+        (kernel, dtype, capability)
+        for kernel in (*configs.KERNELS, "widened")
+        for dtype in ("bf16", "fp32")
+        for capability in CHIPS
+    }
+    for row in rows:
+        assert list(row) == FIELDS
+        assert row["stack_bytes"] == 0, row
+        assert row["shared_bytes"] <= CHIPS[row["capability"]].program_shared_kb * 1024, row
+        assert row["programs_per_sm"] >= 1, row
+        assert row["unpipelined_loop_loads"] == 0, row
+        if max(row["kernel_size"]) > 1:  # the rows of one tap stay in registers, and may change their layout there
+            assert row["shuffles"] <= 1, row  # by which a warp learns its number

@@ -17,10 +17,10 @@ from torch._subclasses import FakeTensorMode
 
 from fastloaa import LoAA, functional
 from fastloaa.functional import BackendError, choose_backend, loaa
-from fastloaa.kernels.ops import loaa_backward, loaa_forward
+from fastloaa.library import loaa_backward, loaa_forward
 
 FOLDER = Path(__file__).parent / "kernels"
-INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_widened_interpreted.py"}
+INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_traffic_model.py", "test_widened_interpreted.py"}
 LONG = {"test_grids.py", "test_widths.py"}
 FILES = [
     pytest.param(path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
@@ -142,8 +142,9 @@ def test_opcheck_on_cpu_tensors(dtype: torch.dtype) -> None:
     torch.library.opcheck(loaa_forward, [*(inputs[name] for name in ORDER), *NOT_NORMED, *SETTINGS, 0.0, True])
     x, down, up, mask = (inputs[name].detach() for name in ("x", "down_weight", "up_weight", "hidden_mask"))
     pre, dy = torch.randn_like(mask), torch.randn_like(x)
-    torch.library.opcheck(loaa_backward, [dy, x, down, up, mask, pre, *SETTINGS, True, True, True])
-    torch.library.opcheck(loaa_backward, [dy, x, down, up, None, pre, *SETTINGS, False, False, True])
+    operands = (x, down, up, None, None, mask, None, None, *NOT_NORMED)
+    torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, True, True, True])
+    torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, False, False, True])
 
 
 def test_gradients_need_the_pre_activation() -> None:

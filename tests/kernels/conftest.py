@@ -4,11 +4,26 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from bfloat16 import put_right
 
-from fastloaa.kernels.ops import INTERPRETED
+from fastloaa.kernels.interpreted import INTERPRETED
 
 if not (INTERPRETED or torch.cuda.is_available()):
     raise pytest.UsageError("tests/kernels needs a GPU, or TRITON_INTERPRET=1 in the environment of pytest")
+
+
+@pytest.fixture
+def plain_interpreter() -> None:
+    """Triton's interpreter as users have it, without what the tests put right."""
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16(request: pytest.FixtureRequest) -> Iterator[None]:
+    if INTERPRETED and "plain_interpreter" not in request.fixturenames:
+        with put_right():
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -62,13 +62,15 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD = (f"loaa_{name}_kernel" for name in ("forward", "input_grad", "weight_grad"))
+FORWARD, INPUT_GRAD, WEIGHT_GRAD, WEIGHT_SUM = (
+    f"loaa_{name}_kernel" for name in ("forward", "input_grad", "weight_grad", "weight_sum")
+)
 
 
-def test_one_launch_forward_and_two_backward(launches: list[dict[str, Any]]) -> None:
+def test_one_launch_forward_and_three_backward(launches: list[dict[str, Any]]) -> None:
     case = Case(rank=36)
     results(case, case.inputs(torch.float32), "triton")
-    assert [launch["kernel"] for launch in launches] == [FORWARD, INPUT_GRAD, WEIGHT_GRAD]
+    assert [launch["kernel"] for launch in launches] == [FORWARD, INPUT_GRAD, WEIGHT_GRAD, WEIGHT_SUM]
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product([False, True], repeat=3)), ids=str)

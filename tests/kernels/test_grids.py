@@ -4,26 +4,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import DTYPES, KERNELS, Case, check
+from kernel_cases import DTYPES, KERNELS, Case, check, with_dtypes
 
 GRIDS = [(1, 1), (5, 7), (8, 8), (8, 25), (8, 64), (12, 101)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
-@pytest.mark.parametrize(("freq", "time"), GRIDS)
-def test_grids(freq: int, time: int, kernel: tuple[int, int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("grid", "kernel", "dtype"), with_dtypes(GRIDS, KERNELS), ids=str)
+def test_grids(grid: tuple[int, int], kernel: tuple[int, int], dtype: torch.dtype) -> None:
     """The order and the number of prefix tokens change with the case; every pair of them is in `test_any_grid`."""
-    number = GRIDS.index((freq, time)) + KERNELS.index(kernel)
+    number = GRIDS.index(grid) + KERNELS.index(kernel)
     order = "time" if number % 2 else "freq"
-    batch = 1 if freq * time > 200 else 3
-    check(Case(freq, time, kernel, number % 5, order, batch, rank=3), dtype)
+    batch = 1 if grid[0] * grid[1] > 200 else 3
+    check(Case(*grid, kernel, number % 5, order, batch, rank=3), dtype)
 
 
-@pytest.mark.parametrize("order", ["freq", "time"])
+@pytest.mark.parametrize(
+    ("order", "dtype"), [("freq", torch.float16), ("time", torch.bfloat16)], ids=["freq-float16", "time-bfloat16"]
+)
 @pytest.mark.parametrize("kernel", [(1, 3), (1, 7), (3, 1)], ids=str)
-def test_lines_longer_than_a_tile(kernel: tuple[int, int], order: str) -> None:
-    check(Case(2, 512, kernel, 2, order, batch=1, rank=3), torch.float16)  # type: ignore[arg-type]
+def test_lines_longer_than_a_tile(kernel: tuple[int, int], order: str, dtype: torch.dtype) -> None:
+    check(Case(2, 512, kernel, 2, order, batch=1, rank=3), dtype)  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

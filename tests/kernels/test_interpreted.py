@@ -4,19 +4,22 @@ This is how "one pass" is known without a GPU, and that nothing outside the tens
 this file runs under the interpreter too (see tests/test_kernels.py).
 """
 
+import numpy as np
 import pytest
 import torch
 from kernel_cases import KERNELS, Case, results
 from torch import Tensor
 from traffic import Traffic, assert_each, counted
+from triton.runtime.interpreter import interpreter_builder
 
 from fastloaa.functional import BackendError
+from fastloaa.kernels import prepare
 
 
 def traffic(case: Case) -> list[Traffic]:
     with counted() as launches:
         results(case, case.inputs(torch.float16), "triton")
-    assert len(launches) == 3, "one launch forward, one for x's gradient, one for the weights'"
+    assert len(launches) == 4, "one launch forward, one for x's gradient, one for the weights' and one for their sums"
     return launches
 
 
@@ -55,51 +58,97 @@ CASES = [
 ]
 
 
+def assert_written_once(launch: Traffic, result: str) -> None:
+    """The result is written once; before that, rows of several taps meet in its first columns or in a scratch."""
+    arguments = launch.launch.arguments
+    sent = torch.zeros(arguments["D"], dtype=torch.int64)
+    if arguments["TAPS"] > 1 and arguments["whole"]:
+        assert arguments["p_rows"] is arguments[result]
+        sent[: arguments["KP"] + arguments["R"]] = 1
+    assert torch.equal(launch.stores(result), (1 + sent).expand_as(launch.stores(result)))
+    assert not launch.loads(result)[..., sent == 0].any()
+    if arguments["TAPS"] > 1 and not arguments["whole"]:
+        rows = launch.stores("p_rows")
+        assert_each(rows[:, : arguments["KP"] + arguments["R"]], 1)
+        assert not rows[:, arguments["KP"] + arguments["R"] :].any()
+        assert not launch.loads("p_rows")[rows == 0].any()
+
+
+def stored(launch: Traffic) -> set[str]:
+    return {name for name in launch.tensors if launch.stores(name).any()} - {"p_rows"}
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_forward_moves_everything_once(case: Case) -> None:
-    forward = traffic(case)[0]
-    programs = forward.launch.programs[0]
+def test_everything_moves_once(case: Case) -> None:
+    forward, backward, weights, sums = traffic(case)
     read = window_loads(case, forward.launch.arguments["BT"])
-    assert_each(forward.loads("p_x"), read)
+    for name in ("p_x", *(["p_mask"] if case.mask else [])):
+        assert_each(forward.loads(name), read)
     for summand in ("p_block", "p_skip"):
         assert_each(forward.loads(summand), 1)
-    for result in ("p_out", "p_pre"):
-        assert_each(forward.stores(result), 1)
-        assert_each(forward.loads(result), 0)
-    for weight in ("p_down", "p_up"):
-        assert_each(forward.loads(weight), programs)
-    if case.mask:
-        assert_each(forward.loads("p_mask"), read)
-    stored = {name for name in forward.tensors if forward.stores(name).any()}
-    assert stored == {"p_out", "p_pre"}
+    assert_each(forward.stores("p_pre"), 1)
+    assert_written_once(forward, "p_out")
+    assert stored(forward) == {"p_out", "p_pre"}
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_input_gradient_moves_everything_once(case: Case) -> None:
-    backward = traffic(case)[1]
     read = window_loads(case, backward.launch.arguments["BT"])
     for name in ("p_dy", "p_pre", *(["p_mask"] if case.mask else [])):
         assert_each(backward.loads(name), read)
-    for result in ("p_dx", "p_dpre"):
+    for result in ("p_dpre", "p_hidden"):
         assert_each(backward.stores(result), 1)
-        assert_each(backward.loads(result), 0)
-    for weight in ("p_down", "p_up"):
-        assert_each(backward.loads(weight), backward.launch.programs[0])
-    assert {name for name in backward.tensors if backward.stores(name).any()} == {"p_dx", "p_dpre"}
+    assert_written_once(backward, "p_dx")
+    assert stored(backward) == {"p_dx", "p_dpre", "p_hidden"}
 
+    for launch in (forward, backward):
+        for weight in ("p_down", "p_up"):
+            assert_each(launch.loads(weight), launch.launch.programs[0])
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_weight_gradients_read_x_and_dy_once_for_each_block_of_columns(case: Case) -> None:
-    weights = traffic(case)[2]
-    _, channel_blocks, column_blocks = weights.launch.programs
-    columns = case.rank * max(case.kernel)
-    assert column_blocks == -(-columns // weights.launch.arguments["BC"])
+    # x and dy once for each block of columns, the narrow rows once for each neighbour and block of channels.
+    _, blocks, column_blocks = weights.launch.programs
+    assert column_blocks == -(-case.rank * max(case.kernel) // weights.launch.arguments["BC"])
     for name in ("p_x", "p_dy"):
         assert_each(weights.loads(name), column_blocks)
-    for name in ("p_pre", "p_dpre"):
-        assert_each(weights.loads(name), neighbours(case) * channel_blocks)
-    for name in ("p_ddown", "p_dup"):
-        assert_each(weights.stores(name), 1)
+    for name in ("p_hidden", "p_dpre"):
+        assert_each(weights.loads(name), neighbours(case) * (blocks // 2))
+    assert_each(weights.stores("p_partial"), 1)
+    assert_each(sums.loads("p_partial"), 1)
+    for gradient in ("p_ddown", "p_dup"):
+        assert_each(sums.stores(gradient), 1)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(4, 9, (1, 3), 2, "freq", 2, 64, 6),  # rows meet in the result
+        Case(4, 9, (3, 1), 2, "time", 2, 16, 6),  # in a scratch, the result being narrow
+        Case(2, 300, (1, 7), 1, "time", 1, 64, 3),  # in a scratch, since segments overlap
+    ],
+    ids=str,
+)
+def test_no_program_reads_what_another_writes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter runs programs one after the other; on a GPU they run at once, and rows meet in memory."""
+    owner: dict[int, int] = {}
+
+    def count(self: Traffic, kind: str, pointers, mask) -> None:  # type: ignore[no-untyped-def]
+        program = interpreter_builder.grid_idx[0]
+        if kind == "stores":
+            own = dict.fromkeys(pointers.data[mask.data].ravel().tolist(), program)
+            assert all(owner.setdefault(address, program) == program for address in own)
+        else:
+            read = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].ravel().tolist()
+            assert all(owner.get(address, program) == program for address in read)
+
+    monkeypatch.setattr(Traffic, "count", count)
+    run = prepare.Launch.run
+
+    def run_tile(launch: prepare.Launch) -> None:
+        owner.clear()
+        if "p_rows" in launch.arguments:
+            assert launch.programs[0] > 1
+            run(launch)
+
+    monkeypatch.setattr(prepare.Launch, "run", run_tile)
+    with counted():
+        results(case, case.inputs(torch.float16), "triton")
 
 
 def test_inference_stores_the_result_alone() -> None:
@@ -113,11 +162,20 @@ def test_inference_stores_the_result_alone() -> None:
 
 
 def test_bytes_of_the_papers_shape() -> None:
-    """Grid 8x64 with cls and dist, r = 36, 3 taps along time: no halo, so x, summands, result and pre move once."""
+    """Grid 8x64 with cls and dist, r = 36, 3 taps along time: no halo, so x, summands, result and pre move once.
+
+    What crosses between the rows of a program stays in cache: each packed column and hidden row is sent once, and
+    read once by each neighbour.
+    """
     case = Case(8, 64, (1, 3), 2, "freq", 1, 64, 36)
     forward = traffic(case)[0]
     wide, narrow, weight = case.tokens * case.dim, case.tokens * case.rank, 3 * case.rank * case.dim
-    assert forward.bytes() == 2 * (4 * wide + narrow + 2 * weight * forward.launch.programs[0])
+    moved = 4 * wide + narrow + 2 * weight * forward.launch.programs[0]
+    crossing = int(forward.stores("p_rows").sum() + forward.loads("p_rows").sum())
+    assert crossing == forward.launch.arguments["p_rows"].shape[0] * (128 + 36) + 2 * int(
+        neighbours(case).sum() * case.rank
+    )
+    assert forward.bytes() == 2 * (moved + crossing)
 
 
 def test_the_halo_of_the_longest_lines() -> None:
@@ -128,7 +186,8 @@ def test_the_halo_of_the_longest_lines() -> None:
     assert int(forward.loads("p_x").sum()) == 2 * (512 + 4 * 4) * 16
 
 
+@pytest.mark.usefixtures("plain_interpreter")
 def test_bfloat16_is_refused_with_the_reason() -> None:
     case = Case()
-    with pytest.raises(BackendError, match="Triton's interpreter multiplies bfloat16 wrongly; use backend="):
+    with pytest.raises(BackendError, match=r"interpreter computes wrongly with torch\.bfloat16; use backend="):
         case.call(case.inputs(torch.bfloat16), "triton")

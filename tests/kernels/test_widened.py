@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import DEVICE, DTYPES, KERNELS, relative_error
+from kernel_cases import DEVICE, DTYPES, KERNELS, SLOW_DTYPES, relative_error, with_dtypes
 from torch import Tensor
 from widened_cases import Case
 
@@ -40,14 +40,12 @@ def check(case: Case, dtype: torch.dtype) -> None:
 GRIDS = [(1, 1), (1, 6), (5, 7), (8, 25), (12, 101)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
-@pytest.mark.parametrize(("freq", "time"), GRIDS)
-def test_grids(freq: int, time: int, kernel: tuple[int, int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("grid", "kernel", "dtype"), with_dtypes(GRIDS, KERNELS), ids=str)
+def test_grids(grid: tuple[int, int], kernel: tuple[int, int], dtype: torch.dtype) -> None:
     """Order, prefix and batch change with the case; every pair of them is in `test_any`."""
-    number = GRIDS.index((freq, time)) + KERNELS.index(kernel)
+    number = GRIDS.index(grid) + KERNELS.index(kernel)
     prefix, order = (0, 1, 2, 4)[number % 4], ("freq", "time")[number % 2]
-    check(Case(freq, time, kernel, prefix, order, batch=1 + 2 * (number % 2), rank=3), dtype)  # type: ignore[arg-type]
+    check(Case(*grid, kernel, prefix, order, batch=1 + 2 * (number % 2), rank=3), dtype)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("order", ["freq", "time"])
@@ -93,9 +91,9 @@ def test_any(
     check(case, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("wide_activation", [*ACTIVATIONS, ""])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "wide_activation", "dtype"), with_dtypes(ACTIVATIONS, [*ACTIVATIONS, ""]), ids=str
+)
 def test_activations(activation: str, wide_activation: str, dtype: torch.dtype) -> None:
     check(Case(activation=activation, wide_activation=wide_activation), dtype)
 
@@ -117,7 +115,7 @@ def test_empty_batch() -> None:
     assert buffer.shape[0] == 0
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SLOW_DTYPES, ids=str)
 @pytest.mark.parametrize(
     "case", [Case(), Case(kernel=(5, 1), order="time", prefix=2, sliced=True), Case(batch=0, wide_activation="")]
 )
