@@ -78,7 +78,7 @@ def export_all(model: AST, folder: Path, clips: list[torch.Tensor]) -> dict[str,
     paths[FULL_RANGE] = folder / "full.onnx"
     for name in ("merged, int8", FULL_RANGE):
         inputs = [clip[None].numpy() for clip in clips]
-        quantise(paths[MERGED], paths[name], inputs, reduce_range=name != FULL_RANGE)
+        quantise(paths[MERGED], paths[name], inputs, saturating=name == FULL_RANGE)
     return paths
 
 

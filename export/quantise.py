@@ -41,22 +41,23 @@ class Recordings:
 
 
 def quantise(
-    source: Path, target: Path, inputs: Sequence[Array], percentile: float = 99.999, reduce_range: bool = True
+    source: Path, target: Path, inputs: Sequence[Array], percentile: float = 99.999, saturating: bool = False
 ) -> None:
     """Write the file `source` with the products of its transformer blocks in 8 bits.
 
-    Weights are int8 from -64 to 64 with a scale for each output, activations uint8 in the range that `percentile` per
-    cent of their values take on the recordings. Front end, patches, norms, softmax, sums and the head stay float32.
+    Weights are int8 with a scale for each output, see `safe_ranges`; activations uint8 in the range that `percentile`
+    per cent of their values take on the recordings. Front end, patches, norms, softmax, sums and the head stay float32.
     Standard operators (QuantizeLinear, DequantizeLinear); onnxruntime makes integer products of them when it loads the
-    file. Those are exact on every CPU: without VNNI two products are added in 16 bits, where 2 * 255 * 64 still fits.
+    file, which are exact on every CPU.
 
     Args:
         inputs: what the graph reads, a recording each.
-        reduce_range: False: weights from -127 to 127, whose products saturate on CPUs without VNNI; to compare with.
+        saturating: weights over all of -127 to 127, whose products saturate on CPUs without VNNI; to compare with.
     """
     onnx, quantization = optional("onnx"), optional("onnxruntime.quantization")
     model = onnx.load(source)
-    products = [node.name for node in model.graph.node if node.op_type == "MatMul" and ".blocks." in node.name]
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and ".blocks." in node.name]
+    weights = {node.input[1] for node in products}
     props = {prop.key: prop.value for prop in model.metadata_props}
     options: dict[str, Any] = {
         "MatMulConstBOnly": True,
@@ -65,6 +66,14 @@ def quantise(
         "CalibPercentile": percentile,
         "CalibStridedMinMax": 1,  # for histograms too: one recording's activations in memory at a time
     }
+    if not saturating:
+        options["TensorQuantOverrides"] = {
+            tensor.name: [
+                {"axis": 1, "rmin": -end, "rmax": end} for end in safe_ranges(onnx.numpy_helper.to_array(tensor))
+            ]
+            for tensor in model.graph.initializer
+            if tensor.name in weights
+        }
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # it prints its progress for each recording
         prepared = Path(folder) / "prepared.onnx"
         quantization.shape_inference.quant_pre_process(
@@ -75,9 +84,8 @@ def quantise(
             target,
             Recordings(model.graph.input[0].name, inputs),
             op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=products,
+            nodes_to_quantize=[node.name for node in products],
             per_channel=True,
-            reduce_range=reduce_range,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.Percentile,
@@ -86,3 +94,18 @@ def quantise(
     model = onnx.load(target)
     onnx.helper.set_model_props(model, props)  # without the notes that the tools leave for each other
     onnx.save(model, target)
+
+
+def safe_ranges(weight: Array) -> Array:
+    """The largest values that int8 stands for, for each output of a weight [in, out].
+
+    CPUs without VNNI multiply bytes by vpmaddubsw, which adds the products of two neighbours of a row of activations
+    in 16 bits. Activations reach 255, so two neighbouring weights of one sign may reach 128 together before a sum
+    saturates. `reduce_range`, seven bits for all weights, would make sure of the same with steps up to twice as large.
+    """
+    largest = np.abs(weight).max(axis=0)
+    if len(weight) < 2:
+        return largest
+    one_sign = np.signbit(weight[1:]) == np.signbit(weight[:-1])
+    pairs = np.where(one_sign, np.abs(weight[1:] + weight[:-1]), 0).max(axis=0)
+    return np.maximum(largest, pairs)  # in steps of a 127th: rounding takes a pair to 128 at most

@@ -24,6 +24,7 @@ from fastloaa.adapter import LoAA
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs import check_module, check_path
+from fastloaa.probabilities import check_probabilities
 
 _ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
 
@@ -79,6 +80,8 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
     with understanding(path, "an adapter file"):
         config, made_for = AdaptConfig.from_json(metadata["adapt"]), dict(metadata["backbone"])
         known = dict(metadata.get("initialisation") or {})
+        answers = {name: value for name, value in dict(metadata.get("model") or {}).items() if name in _ANSWERS}
+        check_probabilities(answers.get("probabilities", "softmax"), answers.get("multi_label", False))
     check_made_for(path, made_for, here)
     if present is not None and present != config:
         raise AdapterError(
@@ -98,8 +101,8 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
     check_tensors(path, adapter_state(model), state)
     model.load_state_dict(state, strict=False)
     if isinstance(model, AudioTransformer):  # the head answers as it was trained to
-        for name in _ANSWERS & set(metadata.get("model") or ()):
-            setattr(model, name, metadata["model"][name])
+        for name, value in answers.items():
+            setattr(model, name, value)
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)
     return model

@@ -1,6 +1,7 @@
 """Another process that holds a lock."""
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -12,6 +13,8 @@ PROCESSES = multiprocessing.get_context("fork")  # a second process without a se
 
 
 def hold(lock: Path, ready: Connection) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # whatever the tests were started with: nohup ignores some
     with locked("it", lock):
         ready.send(True)
         ready.recv()

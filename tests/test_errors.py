@@ -133,5 +133,10 @@ def test_every_public_error_has_the_one_base() -> None:
             if not found.name.startswith(("fastloaa.kernels", "fastloaa.cli.__main__")):
                 for name, value in vars(importlib.import_module(found.name)).items():
                     is_error = isinstance(value, type) and issubclass(value, Exception)
-                    if is_error and value.__module__.startswith("fastloaa.") and not name.startswith("_"):
+                    if (
+                        is_error
+                        and not issubclass(value, Warning)
+                        and value.__module__.startswith("fastloaa.")
+                        and not name.startswith("_")
+                    ):
                         assert issubclass(value, FastloaaError), value

@@ -192,7 +192,7 @@ def test_metadata_without_a_field_or_with_an_odd_one(kind: str, files: dict[str,
             except FastloaaError as error:  # anything else is a traceback
                 refused.add((place[0], len(str(error).splitlines())))
     expected = {
-        "adapter": {"kind", "adapt", "backbone", "initialisation"},
+        "adapter": {"kind", "adapt", "backbone", "initialisation", "model"},
         "convpass": {"method", "options", "backbone"},
         "checkpoint": {"kind", "position", "model", "origin", "scaler"},
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastloaa.audio.headers import Header, View, is_placeholder, mpeg_header, read_header
 from fastloaa.audio.mpeg import MpegStream
 from fastloaa.audio.sources import ENDLESS, LONGEST_PIPE, Pipe, Unreadable, length_of
+from fastloaa.errors import FastloaaError
 
 BLOCK = 1 << 18  # numbers at a time, of all channels
 # libsndfile shortens a cut wav, aiff or caf without an error; only its log tells what the header promised.
@@ -22,7 +23,7 @@ _LENGTH_IS_A_GUESS = {"MP3", "SDS"}
 _LARGEST = 1 << 62  # frames; libsndfile gives about twice as many where it does not know
 
 
-class NotLibsndfiles(Exception):
+class NotLibsndfiles(FastloaaError):
     """libsndfile does not know this kind of file, for the reason given."""
 
 

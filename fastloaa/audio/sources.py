@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastloaa.errors import FastloaaError
+
 STANDARD_INPUT = "-"
 LONGEST_PIPE = 4 << 30  # bytes; kept in memory up to IN_MEMORY, in a temporary file beyond
 IN_MEMORY = 64 << 20
@@ -18,7 +20,7 @@ ENDLESS = 1 << 40  # bytes; the length of what has not ended yet, larger than an
 _READ_FORWARDS = {b"RIFF", b"RIFX", b"RF64", b".snd", b"dns.", b"fLaC"}  # others are entered from their end
 
 
-class Unreadable(Exception):
+class Unreadable(FastloaaError):
     """What is wrong with a sound and what to do, in one line that does not name it."""
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastloaa.files import leftover_prefix
@@ -45,8 +45,14 @@ class RunDirectory:
             WriteError: it cannot be made.
         """
         self._check_ours()
-        with locked(self.path, self.path / ".lock"):
-            yield
+        is_new = not self.path.exists()
+        try:
+            with locked(self.path, self.path / ".lock"):
+                yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # not empty: there is a run in it
+                    self.path.rmdir()
 
     def claim(self, recipe: Recipe, overwrite: bool = False) -> Checkpoint | None:
         """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.

@@ -84,7 +84,7 @@ def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def without(name: str, *rest: Any) -> Any:
         if name == "torch.utils.tensorboard":
-            raise ImportError
+            raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
