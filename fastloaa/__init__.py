@@ -1,9 +1,9 @@
 """fastloaa: fused Look-Aside Adapters (LoAA) that adapt a vision transformer to sound, from training to serving."""
 
-from fastloaa.adapt import adapt, trainable_parameters
-from fastloaa.adapter import LoAA
-from fastloaa.adapter_file import load_adapter, save_adapter
-from fastloaa.combine import average, concat
+from fastloaa.adapters.adapting import adapt, trainable_parameters
+from fastloaa.adapters.combine import average, concat
+from fastloaa.adapters.files import load_adapter, save_adapter
+from fastloaa.adapters.loaa import LoAA
 from fastloaa.errors import FastloaaError
 from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid

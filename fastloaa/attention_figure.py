@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.adapt import transformer_blocks
 from fastloaa.attention import AttentionError, attention_maps, token_attention
 from fastloaa.audio import EpicSoundsFrontEnd
+from fastloaa.backbones import backbone_of
 from fastloaa.models import AST
 
 _TICKS = (100, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
@@ -125,7 +125,7 @@ def attention_figure(
     maps = [attention_maps(model, normalised, layer) for model in models.values()]
 
     figure = Figure(figsize=(1.6 + 5.2 * len(models), 1.3 + 2 * (1 + len(steps))), layout="constrained")
-    count = len(transformer_blocks(first))
+    count = len(backbone_of(first).blocks)
     about = f"self-attention of layer {layer % count} (of 0 to {count - 1}), mean over heads and frequency rows"
     figure.suptitle(f"{title}\n{about}".strip(), fontsize=11, parse_math=False)
     grid = figure.subplots(1 + len(steps), len(models), sharex=True, sharey=True, squeeze=False)

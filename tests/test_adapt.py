@@ -9,7 +9,7 @@ from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
-from fastloaa.adapt import AdaptedBlock, token_grid
+from fastloaa.backbones import AdaptedBlock, backbone_of
 from fastloaa.grid import TokenGrid
 
 VITS = {
@@ -70,7 +70,7 @@ def test_adapters_do_what_the_block_plus_branch_does(make) -> None:  # type: ign
     adapt(model, bottleneck=4)
     wake_adapters(model)
     adapted = getattr(model, "backbone", model).blocks[0]
-    x = torch.randn(2, token_grid(model).tokens, 48)
+    x = torch.randn(2, backbone_of(model).grid.tokens, 48)
     for module in (adapted.loaa_attn, adapted.loaa_ffn):
         module.backend = "reference"
     middle = x + plain.ls1(plain.attn(plain.norm1(x))) + adapted.loaa_attn(plain.norm1(x))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from small import SMALL, small_ast, small_vit, wake_adapters
 
 from fastloaa import AST, adapt, load_adapter, save_adapter, trainable_parameters
-from fastloaa.adapter_file import AdapterError, adapter_state, backbone_fingerprint
+from fastloaa.adapters.files import AdapterError, adapter_state, backbone_fingerprint
 from fastloaa.files import FileError, read_safetensors
 
 

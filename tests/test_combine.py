@@ -9,7 +9,7 @@ from small import small_ast, wake_adapters
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, adapt, average, concat, load_adapter, save_adapter
-from fastloaa.combine import CombineError
+from fastloaa.adapters.combine import CombineError
 
 
 def adapter(kernel: object = "time", bottleneck: int = 3, seed: int = 0, **options: object) -> LoAA:

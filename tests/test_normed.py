@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from fastloaa import LoAA, adapt
-from fastloaa.adapt import AdaptedBlock, transformer_blocks
+from fastloaa.backbones import AdaptedBlock, backbone_of
 from fastloaa.normed import norm_once, recompute
 
 GRID = {"freq_bins": 8, "prefix_tokens": 2}
@@ -90,7 +90,7 @@ def test_under_autocast_block_and_adapter_read_one_copy(monkeypatch: pytest.Monk
     wake_adapters(model)
     read: list[Tensor] = []
     monkeypatch.setattr(LoAA, "forward", lambda self, x, out, skip, source: read.append(x) or skip + out)
-    for block in transformer_blocks(model):
+    for block in backbone_of(model).blocks:
         for module in (block.attn, block.mlp):
             module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     with precision(torch.bfloat16):

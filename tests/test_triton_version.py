@@ -80,7 +80,7 @@ old.__version__ = "3.2.0"
 sys.modules["triton"] = old
 from fastloaa import LoAA
 from fastloaa.functional import BackendError
-from fastloaa.widened import Between
+from fastloaa.adapters.widened import Between
 layer, x = LoAA(16, 4, freq_bins=2), torch.randn(1, 4, 16)
 assert layer(x).shape == x.shape
 between = Between(2, ((0, 0), (0, 1)), "relu", 2, 0, "freq")

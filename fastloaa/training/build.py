@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fastloaa.adapter_file import backbone_fingerprint
+from fastloaa.adapters.files import backbone_fingerprint
 from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
 from fastloaa.data import AudioSplits
 from fastloaa.grid import pair

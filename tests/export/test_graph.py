@@ -8,10 +8,10 @@ from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, adapt
+from fastloaa.adapters.widened import Between
 from fastloaa.export import merge
 from fastloaa.export.graph import Inference
 from fastloaa.export.graph_blocks import GraphBetween, ReadOutBlock
-from fastloaa.widened import Between
 
 VITS = {
     "cls": lambda: small_vit("vit_tiny_patch16_224"),

@@ -14,11 +14,11 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, TokenGrid, adapt, concat
-from fastloaa.adapt import AdaptedBlock
-from fastloaa.adapter_file import backbone_fingerprint
+from fastloaa.adapters.files import backbone_fingerprint
+from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp
+from fastloaa.backbones import AdaptedBlock
 from fastloaa.export import MergeError, load_merged, merge, merged_from, save_merged
 from fastloaa.files import FileError, write_safetensors
-from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
 KERNELS = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3)]
 GRIDS = [(1, 1), (8, 64), (8, 25), (12, 101), (5, 7), (1, 9), (9, 1)]

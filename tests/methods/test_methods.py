@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from small import small_ast
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
-from fastloaa.adapter_file import AdapterError
+from fastloaa.adapters.files import AdapterError
 from fastloaa.files import FileError
 from fastloaa.methods import METHODS, Method, OptionError, build_method
 

@@ -12,7 +12,7 @@ from tone_set import small_recipe, write_tones
 from torch import nn
 
 from fastloaa import LoAA
-from fastloaa.adapt import AdaptedBlock
+from fastloaa.backbones import AdaptedBlock
 from fastloaa.data import load_splits
 from fastloaa.files import read_safetensors
 from fastloaa.training import OptionError, evaluate, load_run, train

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import AudioTransformer, token_grid, vision_transformer
-from fastloaa.export.merge import MergeError, linear_of, merged_from
+from fastloaa.adapters.follow import follow_grid
+from fastloaa.adapters.record import note
+from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp
+from fastloaa.backbones import BlockLayout, backbone_of
+from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
+from fastloaa.export.merging.merge import MergeError, merged_from, take_scale
 from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
-from fastloaa.follow import follow_grid
 from fastloaa.models import AST
-from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
 
 def save_merged(model: nn.Module, path: str | Path) -> None:
@@ -24,12 +25,12 @@ def save_merged(model: nn.Module, path: str | Path) -> None:
     origin = merged_from(model)
     if origin is None:
         raise MergeError("the model is not a merged one; save what merge(model) returns")
-    blocks = vision_transformer(model).blocks
+    backbone = backbone_of(model)
     metadata = {
         "kind": "merged",
         "merged_from": origin,
-        "model": model.config() if isinstance(model, AudioTransformer) else None,
-        "blocks": [{"attn": _between(block.attn), "ffn": _between(block.mlp)} for block in blocks],
+        "model": backbone.config(),
+        "blocks": [_sites(block, backbone.layout(index, block)) for index, block in enumerate(backbone.blocks)],
     }
     write_safetensors(path, model.state_dict(), metadata)
 
@@ -57,44 +58,57 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             )
         with understanding(path, "a merged model"):
             model = AST.from_config(config)
-    vit = vision_transformer(model)
-    prefix = "backbone." if isinstance(model, AudioTransformer) else ""
+    backbone = backbone_of(model)
+    names = {id(module): name for name, module in model.named_modules()}
     try:
-        for index, (block, sites) in enumerate(zip(vit.blocks, sites_of_blocks, strict=True)):
-            _widen_like(block, sites, {k.removeprefix(f"{prefix}blocks.{index}."): v for k, v in state.items()})
+        for index, (block, sites) in enumerate(zip(backbone.blocks, sites_of_blocks, strict=True)):
+            prefix = f"{names[id(block)]}."
+            own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+            _widen_like(block, backbone.layout(index, block), sites, own)
         model.load_state_dict(state)
-        follow_grid(model, vit.blocks, token_grid)
+        follow_grid(backbone)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MergeError(
             f"{path}: does not fit the model ({reason}); build the architecture that was merged"
         ) from error
-    model.__dict__["loaa_merged_from"] = origin
+    note(model, merged_from=origin)
     return model.requires_grad_(False).eval()
 
 
-def _between(module: nn.Module) -> dict[str, Any] | None:
-    """A site as JSON; None for a plain module, whose shapes say it all."""
-    return module.between.to_json() if isinstance(module, WidenedAttention | WidenedMlp) else None
+def _sites(block: nn.Module, layout: BlockLayout) -> dict[str, Any]:
+    """The sites of a block as JSON; None for a plain module, whose shapes say it all."""
+    sites = {"attn": getattr(block, layout.attn), "ffn": getattr(block, layout.mlp)}
+    return {
+        site: module.between.to_json() if isinstance(module, WidenedAttention | WidenedMlp) else None
+        for site, module in sites.items()
+    }
 
 
-def _widen_like(block: Block, sites: dict[str, Any], state: dict[str, Tensor]) -> None:
+def _widen_like(block: nn.Module, layout: BlockLayout, sites: dict[str, Any], state: dict[str, Tensor]) -> None:
     """Give a plain block the modules of a merged one; its state dict is loaded afterwards."""
 
     def empty(name: str) -> nn.Linear:
         return linear_of(torch.empty_like(state[f"{name}.weight"]), _like(state.get(f"{name}.bias")))
 
     for site, widened in sites.items():
-        between = widened and Between.from_json(widened)
-        if site == "attn" and between:
-            block.attn = WidenedAttention(block.attn, empty("attn.qkv"), empty("attn.proj"), between)
-        elif site == "ffn" and between:
-            block.mlp = WidenedMlp(empty("mlp.fc1"), block.mlp.act, empty("mlp.fc2"), between)
+        between, name = widened and Between.from_json(widened), layout.attn if site == "attn" else layout.mlp
+        if between and site == "attn":
+            attn = attention_parts(getattr(block, name))
+            if attn is not None:
+                setattr(block, name, WidenedAttention(attn, empty(f"{name}.qkv"), empty(f"{name}.proj"), between))
+        elif between:
+            ffn = ffn_parts(getattr(block, name))
+            if ffn is not None:
+                setattr(block, name, WidenedMlp(ffn, empty(f"{name}.fc1"), empty(f"{name}.fc2"), between))
         elif site == "ffn":
-            block.mlp.fc1, block.mlp.fc2 = empty("mlp.fc1"), empty("mlp.fc2")
-    for name in ("ls1", "ls2"):
-        if f"{name}.gamma" not in state:
-            setattr(block, name, nn.Identity())
+            mlp = getattr(block, name)
+            for linear in ("fc1", "fc2"):
+                if isinstance(getattr(mlp, linear, None), nn.Linear):  # merged by widening alone, or not at all
+                    setattr(mlp, linear, empty(f"{name}.{linear}"))
+    for scale in (layout.scale1, layout.scale2):
+        if scale is not None and not any(key.partition(".")[0] == scale for key in state):
+            take_scale(block, scale)
 
 
 def _like(tensor: Tensor | None) -> Tensor | None:

@@ -1,11 +1,11 @@
 """Adapters keep to the grid that their model has now, whatever has been done to it since they were put in."""
 
-from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from fastloaa.backbones import Backbone
 from fastloaa.errors import ArgumentError
 from fastloaa.grid import TokenGrid
 
@@ -23,12 +23,13 @@ class FollowGrid:
     The model is no submodule of its blocks, so they hold it here; in a copy of the model they hold the copy.
     """
 
-    def __init__(self, model: nn.Module, look: Callable[[nn.Module], TokenGrid]) -> None:
-        self.model, self.look, self.grid = model, look, look(model)
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone, self.grid = backbone, backbone.grid
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FollowGrid":
         copy = memo[id(self)] = object.__new__(FollowGrid)
-        copy.model, copy.look, copy.grid = memo.get(id(self.model), self.model), self.look, self.grid
+        model = self.backbone.model
+        copy.backbone, copy.grid = type(self.backbone)(memo.get(id(model), model)), self.grid
         return copy
 
     def __call__(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -40,9 +41,9 @@ class FollowGrid:
         """
         if isinstance(inputs[0], torch.fx.Proxy):
             return
-        grid = self.look(self.model)
+        grid = self.backbone.grid
         if grid != self.grid:
-            set_grid(self.model, grid)
+            set_grid(self.backbone.model, grid)
             self.grid = grid
         tokens = inputs[0].shape[1]
         if tokens != grid.tokens:
@@ -53,10 +54,10 @@ class FollowGrid:
             )
 
 
-def follow_grid(model: nn.Module, blocks: Iterable[nn.Module], look: Callable[[nn.Module], TokenGrid]) -> None:
-    """Have what is in `blocks` follow the grid that `look` finds in `model`."""
-    hook = FollowGrid(model, look)
-    for block in blocks:
+def follow_grid(backbone: Backbone) -> None:
+    """Have what is in the blocks follow the grid that the model has."""
+    hook = FollowGrid(backbone)
+    for block in backbone.blocks:
         block.register_forward_pre_hook(hook)
 
 

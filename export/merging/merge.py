@@ -3,24 +3,25 @@
 A (1, k) adapter cannot become weights of an unmodified ViT: a Linear does not mix tokens, and an activation sits
 between the two projections. Widening is exact: fc1 gains the adapter's down-projection as rows and fc2 its
 up-projection as columns (beside attention qkv and proj), with a shifted sum, activation and shifted copies of the few
-extra columns between them (`fastloaa.widened`).
+extra columns between them (`fastloaa.adapters.widened`).
 """
 
 import copy
 from typing import Any, TypeVar
 
 import torch
-from timm.layers import Attention, LayerScale, Mlp
-from timm.models.vision_transformer import Block
+from timm.layers import LayerScale, Mlp
 from torch import Tensor, nn
 
 import fastloaa
-from fastloaa.adapt import AdaptedBlock, adapt_config, token_grid, vision_transformer
-from fastloaa.adapter import LoAA
-from fastloaa.adapter_file import backbone_fingerprint
-from fastloaa.errors import FastloaaError
-from fastloaa.follow import follow_grid, set_grid
-from fastloaa.widened import Between, WidenedAttention, WidenedMlp, activation_name
+from fastloaa.adapters.files import backbone_fingerprint
+from fastloaa.adapters.follow import follow_grid, set_grid
+from fastloaa.adapters.loaa import LoAA
+from fastloaa.adapters.record import adapt_config, note, record_of
+from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, activation_name
+from fastloaa.backbones import AdaptedBlock, backbone_of
+from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
+from fastloaa.errors import ArgumentTypeError, FastloaaError
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -38,33 +39,38 @@ def merge(model: ModelT) -> ModelT:
     `timm.create_model(..., mlp_ratio=fc1.out_features / embed_dim)`.
 
     Args:
-        model: an adapted `AST` or timm VisionTransformer. It is left as it is. Other kernels at one site than the
-            config's, or several adapters summed by `fastloaa.concat`, are merged as they stand.
+        model: an adapted `AST`, timm VisionTransformer or Eva, or a model of your own whose attention and FFN are known
+            (`fastloaa.backbones.parts`). It is left as it is. Other kernels at one site than the config's, or several
+            adapters summed by `fastloaa.concat`, are merged as they stand.
 
     Returns:
         A model of the same class; `merged_from(result)` says what it was made from.
 
     Raises:
         MergeError: no adapters, adapters on the un-normed input of their block, weights of two dtypes in one block, or
-            a kind of attention or MLP that has no Linears to widen.
+            a kind of attention or FFN whose Linears are not known.
         TypeError: another kind of model.
     """
-    vit = vision_transformer(model)
-    set_grid(model, token_grid(model))
+    backbone = backbone_of(model)
+    if backbone.not_merged is not None:
+        raise ArgumentTypeError(f"{backbone.kind} is not merged as it is; {backbone.not_merged}")
+    model = backbone.model  # type: ignore[assignment]
     config = adapt_config(model)
     if config is None:
         raise MergeError("the model has no adapters to merge; adapt(model, ...) or load_adapter(model, path) adds them")
+    set_grid(model, backbone.grid)
     origin = {
         "adapt": config.to_json(),
         "backbone": backbone_fingerprint(model),
         "fastloaa": fastloaa.__version__,
     }
-    blocks = [_merged_block(index, block) for index, block in enumerate(vit.blocks)]
+    blocks = [_merged_block(index, block) for index, block in enumerate(backbone.blocks)]
     # To deepcopy the blocks are copied already: into these.
-    merged = copy.deepcopy(model, {id(vit.blocks): nn.Sequential(*blocks)})
-    follow_grid(merged, vision_transformer(merged).blocks, token_grid)
-    del merged.__dict__["loaa_config"]
-    merged.__dict__["loaa_merged_from"] = origin
+    container = type(backbone.blocks)
+    holder = container(*blocks) if issubclass(container, nn.Sequential) else container(blocks)
+    merged = copy.deepcopy(model, {id(backbone.blocks): holder})
+    follow_grid(backbone_of(merged))
+    note(merged, adapted=None, merged_from=origin)
     return merged.requires_grad_(False).eval()
 
 
@@ -74,11 +80,11 @@ def merged_from(model: nn.Module) -> dict[str, Any] | None:
     "adapt": the adapters' configuration; "backbone": the fingerprint of the frozen weights that they were trained
     beside, as in adapter files; "fastloaa": the version that merged them.
     """
-    return getattr(model, "loaa_merged_from", None)
+    return record_of(model).merged_from
 
 
-def _merged_block(index: int, block: nn.Module) -> Block:
-    """A plain timm block with an adapted block's weights, copied."""
+def _merged_block(index: int, block: nn.Module) -> nn.Module:
+    """A block of the class that was adapted with an adapted block's weights, copied."""
     if not isinstance(block, AdaptedBlock):
         raise MergeError(f"block {index} is a {type(block).__name__}; expected one that adapt() made")
     if not block.normed_input:
@@ -86,36 +92,56 @@ def _merged_block(index: int, block: nn.Module) -> Block:
             f"the adapters of block {index} read their block's un-normed input, its Linears the normed one, and a "
             f"LayerNorm is no Linear; only adapters made with normed_input=True can be merged"
         )
-    block = copy.deepcopy(block)
-    attn, ls1, mlp, ls2 = block.attn, block.ls1, block.mlp, block.ls2
-    if block.loaa_attn is not None:
-        attn, ls1 = _widen_attention(index, attn, ls1, block.loaa_attn), nn.Identity()
-    if block.loaa_ffn is not None:
-        mlp, ls2 = _widen_mlp(index, mlp, ls2, block.loaa_ffn), nn.Identity()
-    # The children carry all that matters; the sizes given here are those of the parts that they replace.
-    plain = Block(dim=1, num_heads=1, device="meta")
-    plain.norm1, plain.attn, plain.ls1, plain.drop_path1 = block.norm1, attn, ls1, block.drop_path1
-    plain.norm2, plain.mlp, plain.ls2, plain.drop_path2 = block.norm2, mlp, ls2, block.drop_path2
-    return plain
+    block, layout = copy.deepcopy(block), block.layout
+    if isinstance(block.loaa_attn, LoAA):
+        scale = take_scale(block, layout.scale1)
+        setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, block.loaa_attn))
+    if isinstance(block.loaa_ffn, LoAA):
+        scale = take_scale(block, layout.scale2)
+        setattr(block, layout.mlp, _widen_mlp(index, getattr(block, layout.mlp), scale, block.loaa_ffn))
+    return block.closed()
 
 
-def _widen_attention(index: int, attn: Any, scale: nn.Module, adapter: LoAA) -> WidenedAttention:
-    if type(attn) is not Attention:
-        raise MergeError(f"block {index} has a {type(attn).__name__}; adapters merge into timm's Attention")
-    between, inner, outer = _parts(index, adapter, attn.proj)
-    qkv, proj = _more_rows(attn.qkv, *inner), _more_columns(_scaled(attn.proj, scale), *outer)
-    return WidenedAttention(attn, qkv, proj, between)
+def take_scale(block: nn.Module, name: str | None) -> Tensor | None:
+    """The LayerScale of that name, a submodule or a parameter, [dim]; the block goes on without it."""
+    scale = None if name is None else getattr(block, name)
+    if isinstance(scale, LayerScale):
+        setattr(block, name, nn.Identity())  # type: ignore[arg-type]
+        return scale.gamma.detach()
+    if isinstance(scale, nn.Parameter):
+        setattr(block, name, None)  # type: ignore[arg-type]
+        return scale.detach()
+    if scale is not None and not isinstance(scale, nn.Identity):
+        raise MergeError(f"{name} is a {type(scale).__name__}; expected a LayerScale of timm's, or a parameter [dim]")
+    return None
 
 
-def _widen_mlp(index: int, mlp: Any, scale: nn.Module, adapter: LoAA) -> nn.Module:
-    if type(mlp) is not Mlp or not isinstance(mlp.fc1, nn.Linear) or not isinstance(mlp.norm, nn.Identity):
-        raise MergeError(f"block {index} has a {type(mlp).__name__}; adapters merge into timm's Mlp of two Linears")
-    between, inner, outer = _parts(index, adapter, mlp.fc2)
-    fc1, fc2 = _more_rows(mlp.fc1, *inner), _more_columns(_scaled(mlp.fc2, scale), *outer)
-    if between.columns == between.rank and activation_name(mlp.act) == between.activation:
+def _widen_attention(index: int, attn: nn.Module, scale: Tensor | None, adapter: LoAA) -> WidenedAttention:
+    parts = attention_parts(attn)
+    if parts is None:
+        raise MergeError(
+            f"block {index} has a {type(attn).__name__}; adapters merge into attention whose Linears are known "
+            f"(fastloaa.backbones.parts.attention_parts)"
+        )
+    between, inner, outer = _parts(index, adapter, parts.proj)
+    qkv, proj = _more_rows(parts.qkv, *inner), _more_columns(_scaled(parts.proj, scale), *outer)
+    return WidenedAttention(parts, qkv, proj, between)
+
+
+def _widen_mlp(index: int, mlp: nn.Module, scale: Tensor | None, adapter: LoAA) -> nn.Module:
+    parts = ffn_parts(mlp)
+    if parts is None:
+        raise MergeError(
+            f"block {index} has a {type(mlp).__name__}; adapters merge into FFNs whose Linears are known "
+            f"(fastloaa.backbones.parts.ffn_parts)"
+        )
+    between, inner, outer = _parts(index, adapter, parts.fc2)
+    fc1, fc2 = _more_rows(parts.fc1, *inner), _more_columns(_scaled(parts.fc2, scale), *outer)
+    is_plain = type(mlp) is Mlp and isinstance(mlp.norm, nn.Identity)
+    if is_plain and between.columns == between.rank and activation_name(parts.act) == between.activation:
         mlp.fc1, mlp.fc2 = fc1, fc2  # one tap, the same activation: only wider
         return mlp
-    return WidenedMlp(fc1, mlp.act, fc2, between)
+    return WidenedMlp(parts, fc1, fc2, between)
 
 
 Extra = tuple[Tensor, Tensor | None]
@@ -173,19 +199,9 @@ def _more_columns(linear: nn.Linear, columns: Tensor, bias: Tensor | None) -> nn
     return linear_of(weight, torch.stack(biases).sum(0) if biases else None)
 
 
-def _scaled(linear: nn.Linear, scale: nn.Module) -> nn.Linear:
+def _scaled(linear: nn.Linear, gamma: Tensor | None) -> nn.Linear:
     """A Linear with the LayerScale after it folded in: the adapter's branch does not pass through it."""
-    if not isinstance(scale, LayerScale):
+    if gamma is None:
         return linear
-    gamma = scale.gamma.detach()
     bias = None if linear.bias is None else gamma * linear.bias.detach()
     return linear_of(gamma[:, None] * linear.weight.detach(), bias)
-
-
-def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A Linear around weights that are there."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    return linear

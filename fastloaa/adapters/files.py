@@ -8,19 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastloaa.adapt import (
-    AdaptConfig,
-    AudioTransformer,
-    ModelT,
-    adapt,
-    adapt_config,
-    embed_dim,
-    frozen_weights,
-    head_modules,
-    token_grid,
-    transformer_blocks,
-)
-from fastloaa.adapter import LoAA
+from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights
+from fastloaa.adapters.config import AdaptConfig
+from fastloaa.adapters.loaa import LoAA
+from fastloaa.adapters.record import adapt_config
+from fastloaa.backbones import AudioTransformer, backbone_of
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs import check_module, check_path
@@ -52,7 +44,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
         "adapt": config.to_json(),
         "backbone": describe_backbone(model),
         "initialisation": {name: adapter.initialisation for name, adapter in _adapters(model).items()},
-        "model": model.config() if isinstance(model, AudioTransformer) else None,
+        "model": backbone_of(model).config(),
     }
     write_safetensors(path, adapter_state(model), metadata)
 
@@ -95,7 +87,7 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
                 f"build the model with the number of classes that the adapters were trained for"
             )
     if present is None:
-        _check_adapters(path, state, config, embed_dim(model))
+        _check_adapters(path, state, config, backbone_of(model).dim)
         with understanding(path, "an adapter file"):
             adapt(model, **asdict(config))
     check_tensors(path, adapter_state(model), state)
@@ -147,17 +139,18 @@ def _adapters(model: nn.Module) -> dict[str, LoAA]:
 def _head_state(model: nn.Module) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": tensor
-        for name, module in head_modules(model).items()
+        for name, module in backbone_of(model).head.items()
         for key, tensor in module.state_dict().items()
     }
 
 
 def describe_backbone(model: nn.Module, fingerprint: bool = True) -> dict[str, Any]:
     """What adapters depend on in a backbone. Time steps are left out: kernels slide over any number of them."""
-    grid = token_grid(model)
+    backbone = backbone_of(model)
+    grid = backbone.grid
     described: dict[str, Any] = {
-        "dim": embed_dim(model),
-        "depth": len(transformer_blocks(model)),
+        "dim": backbone.dim,
+        "depth": len(backbone.blocks),
         "freq_bins": grid.freq_bins,
         "prefix_tokens": grid.prefix_tokens,
         "token_order": grid.token_order,

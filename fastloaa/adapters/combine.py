@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fastloaa.adapt import adapt_config
-from fastloaa.adapter import LoAA
-from fastloaa.adapter_file import adapter_state
+from fastloaa.adapters.files import adapter_state
+from fastloaa.adapters.loaa import LoAA
+from fastloaa.adapters.record import adapt_config
 from fastloaa.errors import FastloaaError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -146,11 +146,6 @@ def _factors(modules: Sequence[nn.Module], weights: Sequence[float] | None) -> l
     if weights is not None and len(weights) != len(modules):
         raise CombineError(f"{len(weights)} weights were given for {len(modules)} adapters; give one for each")
     return [1.0] * len(modules) if weights is None else [float(weight) for weight in weights]
-
-
-def _centred(size: int, taps: int) -> slice:
-    """Where `taps` taps lie in a kernel of `size`."""
-    return slice((size - taps) // 2, (size + taps) // 2)
 
 
 def _check_alike(what: str, values: Sequence[object], show: bool = True) -> None:

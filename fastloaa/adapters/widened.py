@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import GELU, Attention, GELUTanh
+from timm.layers import GELU, GELUTanh, apply_rot_embed_cat
 from torch import Tensor, nn
 
 from fastloaa.activations import ACTIVATIONS
+from fastloaa.backbones.parts import AttentionParts, FfnParts, HeadShape
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.shifts import Offset, fold, unfold
 from fastloaa.tracing import exporting, transformed
@@ -111,55 +112,100 @@ class _Widened(nn.Module):
 
 
 class WidenedMlp(_Widened):
-    """timm's Mlp with an adapter in its Linears: fc1 [hidden + width, dim], fc2 [dim, hidden + width]."""
+    """An FFN with an adapter in its Linears: fc1 [hidden + width, dim], fc2 [dim, hidden + width].
 
-    def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, between: Between) -> None:
+    With a gate, fc1 has 2 * hidden + width rows: the adapter's stand beside the gate's, and nothing of theirs goes
+    through it, nor through the FFN's norm.
+
+    Args:
+        ffn: whose activation, norm and gate these are; its own Linears are not looked at.
+    """
+
+    def __init__(self, ffn: FfnParts, fc1: nn.Linear, fc2: nn.Linear, between: Between) -> None:
         super().__init__()
-        self.fc1, self.act, self.fc2, self.between = fc1, act, fc2, between
+        self.fc1, self.act, self.norm, self.fc2, self.between = fc1, ffn.act, ffn.norm, fc2, between
+        self.gate = ffn.gate
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, tokens, dim] -> the same: the FFN's output and the adapter's branch."""
-        hidden, name = self.fc1.out_features - self.between.width, activation_name(self.act)
+        start, hidden = self.fc1.out_features - self.between.width, self.fc2.in_features - self.between.width
+        is_plain = self.gate is None and isinstance(self.norm, nn.Identity)
+        name = activation_name(self.act) if is_plain else None
         buffer = self.fc1(x)
-        if name is not None and self.between.in_place(buffer, hidden, name):
+        if name is not None and self.between.in_place(buffer, start, name):
             return self.fc2(buffer)
-        out = F.linear(self.act(buffer[..., :hidden]), self.fc2.weight[:, :hidden], self.fc2.bias)
-        columns = _activate(self.between, buffer[..., hidden:])
-        return _add_product(out, columns, self.fc2.weight[:, hidden : hidden + self.between.columns])
+        out = F.linear(self.hidden(buffer[..., :start]), self.fc2.weight[:, :hidden], self.fc2.bias)
+        return _add_branch(self.between, out, buffer, start, self.fc2.weight[:, hidden:])
+
+    def hidden(self, columns: Tensor) -> Tensor:
+        """The block's own columns of fc1 -> what its columns of fc2 read."""
+        if self.gate is None:
+            return self.norm(self.act(columns))
+        first, last = columns.chunk(2, dim=-1)
+        return self.norm(self.act(first) * last if self.gate == "first" else first * self.act(last))
 
 
 class WidenedAttention(_Widened):
-    """timm's Attention with an adapter in its Linears: qkv [3 * attn_dim + width, dim], proj [dim, attn_dim + width].
+    """Attention with an adapter in its Linears: qkv [q + k + v + width, dim], proj [dim, out + width].
 
     Args:
         attn: whose heads, norms and gate these are; its own qkv and proj are not looked at.
     """
 
-    def __init__(self, attn: Attention, qkv: nn.Linear, proj: nn.Linear, between: Between) -> None:
+    def __init__(self, attn: AttentionParts, qkv: nn.Linear, proj: nn.Linear, between: Between) -> None:
         super().__init__()
-        self.num_heads, self.head_dim, self.attn_dim = attn.num_heads, attn.head_dim, attn.attn_dim
-        self.qkv, self.proj, self.between = qkv, proj, between
+        self.shape, self.qkv, self.proj, self.between = attn.shape, qkv, proj, between
         self.q_norm, self.k_norm, self.norm, self.gate = attn.q_norm, attn.k_norm, attn.norm, attn.gate
+        self.difference = attn.difference
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, rope: Tensor | None = None
+    ) -> Tensor:
         """[batch, tokens, dim] -> the same: the attention's output and the adapter's branch.
 
-        attn_mask, is_causal: as for `torch.nn.functional.scaled_dot_product_attention`.
+        attn_mask, is_causal: as for `torch.nn.functional.scaled_dot_product_attention`; rope: as for timm's Eva.
         """
-        start, between = 3 * self.attn_dim, self.between
+        start = sum(self.shape.columns)
         buffer = self.qkv(x)
-        q, k, v = buffer[..., :start].unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(
-            self.q_norm(q), self.k_norm(k), v, attn_mask=attn_mask, is_causal=is_causal
-        )
+        q, k, v = queries_keys_values(self, buffer[..., :start], rope)
+        mask: dict[str, Any] = {"attn_mask": attn_mask, "is_causal": is_causal}
+        if self.difference is not None:
+            halves = zip(q.unflatten(1, (-1, 2)).unbind(2), k.unflatten(1, (-1, 2)).unbind(2), strict=True)
+            mixed = self.difference(*(F.scaled_dot_product_attention(*half, v, **mask) for half in halves))
+        else:
+            grouped = {"enable_gqa": True} if self.shape.kv_heads != self.shape.heads else {}
+            mixed = F.scaled_dot_product_attention(q, k, v, **mask, **grouped)
         mixed = self.norm(mixed.transpose(1, 2).flatten(2))
         if self.gate is not None:
             mixed = mixed * self.gate(x).sigmoid()
-        out = F.linear(mixed, self.proj.weight[:, : self.attn_dim], self.proj.bias)
-        weight = self.proj.weight[:, self.attn_dim :]
-        if between.in_place(buffer, start):
-            return _add_product(out, buffer[..., start:], weight)
-        return _add_product(out, _activate(between, buffer[..., start:]), weight[:, : between.columns])
+        out = F.linear(mixed, self.proj.weight[:, : self.shape.out], self.proj.bias)
+        return _add_branch(self.between, out, buffer, start, self.proj.weight[:, self.shape.out :])
+
+
+def queries_keys_values(
+    attn: AttentionParts | WidenedAttention, columns: Tensor, rope: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Three of [batch, heads, tokens, head width], as they go into the product: normed and rotated.
+
+    Args:
+        columns: [batch, tokens, q + k + v], what qkv returns.
+        rope: the positions that timm's Eva gives its blocks, sine and cosine [patches, 2 * head width].
+    """
+    shape = attn.shape
+    q, k, v = columns.split(shape.columns, dim=2)
+    q, k = (part.unflatten(2, (-1, shape.width)).transpose(1, 2) for part in (q, k))
+    v = v.unflatten(2, (-1, shape.value_width)).transpose(1, 2)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if rope is not None:
+        q, k = (rotated(part, rope, shape).type_as(v) for part in (q, k))
+    return q, k, v
+
+
+def rotated(x: Tensor, rope: Tensor, shape: HeadShape) -> Tensor:
+    """Queries or keys [batch, heads, tokens, width] with those of patches rotated to their places."""
+    prefix = shape.rotary_prefix or 0
+    patches = apply_rot_embed_cat(x[:, :, prefix:], rope, half=shape.rotate_half)
+    return torch.cat((x[:, :, :prefix], patches), dim=2)
 
 
 def activation_name(module: nn.Module) -> str | None:
@@ -173,6 +219,13 @@ def activation_name(module: nn.Module) -> str | None:
 @torch.fx.wrap  # one node to symbolic tracing, as the next
 def _activate(between: Between, columns: Tensor) -> Tensor:
     return between(columns)
+
+
+def _add_branch(between: Between, out: Tensor, buffer: Tensor, start: int, weight: Tensor) -> Tensor:
+    """`out` and the adapter's branch, from the columns of `buffer` from `start` on and its weights [dim, width]."""
+    if between.in_place(buffer, start):
+        return _add_product(out, buffer[..., start:], weight)
+    return _add_product(out, _activate(between, buffer[..., start:]), weight[:, : between.columns])
 
 
 @torch.fx.wrap
