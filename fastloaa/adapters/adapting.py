@@ -51,12 +51,12 @@ def adapt(
     """
     backbone = backbone_of(model)
     module = backbone.model
-    blocks, grid = list(backbone.blocks), backbone.grid
-    layouts = [backbone.layout(index, block) for index, block in enumerate(blocks)]
     if is_adapted(module):
         raise ArgumentError(
             "the model has been adapted already; build a fresh one, or load other weights into this one"
         )
+    blocks, grid = list(backbone.blocks), backbone.grid
+    layouts = [backbone.layout(index, block) for index, block in enumerate(blocks)]
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
         raise ArgumentTypeError(f"adapt() has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}")

@@ -12,7 +12,7 @@ from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights
 from fastloaa.adapters.config import AdaptConfig
 from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.record import adapt_config
-from fastloaa.backbones import AudioTransformer, backbone_of
+from fastloaa.backbones import backbone_of, is_audio_transformer
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs import check_module, check_path
@@ -92,7 +92,7 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
             adapt(model, **asdict(config))
     check_tensors(path, adapter_state(model), state)
     model.load_state_dict(state, strict=False)
-    if isinstance(model, AudioTransformer):  # the head answers as it was trained to
+    if is_audio_transformer(model):  # the head answers as it was trained to
         for name, value in answers.items():
             setattr(model, name, value)
     for name, adapter in _adapters(model).items():

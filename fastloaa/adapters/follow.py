@@ -1,6 +1,6 @@
 """Adapters keep to the grid that their model has now, whatever has been done to it since they were put in."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,6 @@ from torch import Tensor, nn
 from fastloaa.backbones import Backbone
 from fastloaa.errors import ArgumentError
 from fastloaa.grid import TokenGrid
-
-
-@runtime_checkable
-class OnGrid(Protocol):
-    """A module that looks at neighbours on the grid: an adapter, or what `merge` makes of one."""
-
-    def set_grid(self, grid: TokenGrid) -> None: ...
 
 
 class FollowGrid:
@@ -62,7 +55,8 @@ def follow_grid(backbone: Backbone) -> None:
 
 
 def set_grid(model: nn.Module, grid: TokenGrid) -> None:
-    """Tell every adapter in `model`, merged ones too, how its tokens lie."""
+    """Tell what looks at neighbours on the grid, adapters and what `merge` makes of them, how the tokens lie."""
     for module in model.modules():
-        if isinstance(module, OnGrid):
-            module.set_grid(grid)
+        own = getattr(module, "set_grid", None)
+        if callable(own):
+            own(grid)

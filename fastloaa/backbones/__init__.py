@@ -1,6 +1,6 @@
 """What a model must answer to carry adapters, and the families of models that do: a file each, and a line here."""
 
-from fastloaa.backbones.audio import AudioBackbone, AudioTransformer
+from fastloaa.backbones.audio import AudioBackbone, AudioTransformer, is_audio_transformer
 from fastloaa.backbones.base import Backbone
 from fastloaa.backbones.blocks import AdaptedBlock, BlockLayout, OpenBlock
 from fastloaa.backbones.registry import FAMILIES, backbone_of, find_backbone, register
@@ -21,5 +21,6 @@ __all__ = [
     "TimmBackbone",
     "backbone_of",
     "find_backbone",
+    "is_audio_transformer",
     "register",
 ]

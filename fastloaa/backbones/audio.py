@@ -1,7 +1,7 @@
 """Audio models around a backbone: `AST`, and anything that answers as it does."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast
 
 from torch import nn
 
@@ -11,7 +11,6 @@ from fastloaa.backbones.registry import backbone_of
 from fastloaa.grid import TokenGrid
 
 
-@runtime_checkable
 class AudioTransformer(Protocol):
     """A model with a vision transformer inside, a grid of its own and a head: `AST` is one."""
 
@@ -24,6 +23,14 @@ class AudioTransformer(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
+def is_audio_transformer(model: nn.Module) -> TypeGuard[AudioTransformer]:
+    """Whether `model` has what an `AudioTransformer` has."""
+    # Not isinstance: from Python 3.12 on a protocol does not see submodules, which nn.Module's __getattr__ finds.
+    modules = (getattr(model, name, None) for name in ("backbone", "head"))
+    has_grid = hasattr(type(model), "grid") or "grid" in vars(model)  # a property may raise
+    return has_grid and callable(getattr(model, "config", None)) and all(isinstance(m, nn.Module) for m in modules)
+
+
 class AudioBackbone(Backbone):
     """Says of grid, head and configuration what the model says, and of the rest what its backbone's family does."""
 
@@ -31,7 +38,7 @@ class AudioBackbone(Backbone):
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
-        return isinstance(model, AudioTransformer)
+        return is_audio_transformer(model)
 
     @property
     def audio(self) -> AudioTransformer:
