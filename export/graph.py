@@ -97,4 +97,7 @@ def _rewrite(backbone: Backbone, adapters: Adapters) -> None:
 
 
 def _graph_parts(attn: nn.Module) -> AttentionParts | WidenedAttention | None:
-    return attn if isinstance(attn, WidenedAttention) else attention_parts(attn)
+    if isinstance(attn, WidenedAttention):
+        return attn
+    parts = attention_parts(attn)
+    return parts if parts is not None and parts.is_linear else None

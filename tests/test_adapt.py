@@ -173,7 +173,6 @@ def test_what_cannot_be_adapted_is_left_as_it_was_and_said() -> None:
     cases = [
         (nn.Linear(3, 3), TypeError, "got Linear"),
         (twice, ValueError, "has been adapted already"),
-        (small_vit(dynamic_img_size=True), TypeError, "dynamic_img_size"),
         (small_vit(patch_drop_rate=0.5), TypeError, "patch_drop_rate"),
         (
             timm.create_model("vit_tiny_patch16_224", block_fn=timm.models.vision_transformer.ResPostBlock, **SMALL),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastloaa import LoAA, adapt
 from fastloaa.backbones import AdaptedBlock, backbone_of
+from fastloaa.backbones.timm_vit import TimmViT
 from fastloaa.normed import norm_once, recompute
 
 GRID = {"freq_bins": 8, "prefix_tokens": 2}
@@ -80,7 +81,9 @@ def kept_bytes(block: nn.Module, dtype: torch.dtype | None) -> int:
 def test_adapters_keep_a_twentieth_of_what_the_block_keeps(dtype: torch.dtype | None) -> None:
     block = Block(768, 12).requires_grad_(False)
     adapters = (LoAA(768, 36, kernel, backend="torch", **GRID) for kernel in ("time", "freq"))
-    bare, adapted = (kept_bytes(each, dtype) for each in (block, AdaptedBlock(copy.deepcopy(block), *adapters)))
+    bare, adapted = (
+        kept_bytes(each, dtype) for each in (block, AdaptedBlock(copy.deepcopy(block), TimmViT.parts, *adapters))
+    )
     assert bare > 2 * TOKENS * 768 * 20  # of the block, 24 or 40 bytes a channel
     assert bare < adapted <= 1.05 * bare
 
@@ -108,7 +111,7 @@ def test_compiled_gradients_are_those_of_the_eager_block(dtype: torch.dtype | No
     adapters = [LoAA(16, 4, kernel, backend="torch", **GRID) for kernel in ("time", "freq")]
     for adapter in adapters:
         nn.init.normal_(adapter.up.weight)
-    block, x = AdaptedBlock(Block(16, 2), *adapters), torch.randn(2, TOKENS, 16, requires_grad=True)
+    block, x = AdaptedBlock(Block(16, 2), TimmViT.parts, *adapters), torch.randn(2, TOKENS, 16, requires_grad=True)
     twice = LoAA(16, 4, "time", backend="torch", **GRID)
     nn.init.normal_(twice.up.weight)
 

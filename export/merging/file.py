@@ -67,6 +67,7 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             _widen_like(block, backbone.layout(index, block), sites, own)
         model.load_state_dict(state)
         follow_grid(backbone)
+        backbone.adapted()
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MergeError(
@@ -95,7 +96,7 @@ def _widen_like(block: nn.Module, layout: BlockLayout, sites: dict[str, Any], st
         between, name = widened and Between.from_json(widened), layout.attn if site == "attn" else layout.mlp
         if between and site == "attn":
             attn = attention_parts(getattr(block, name))
-            if attn is not None:
+            if attn is not None and attn.is_linear:
                 setattr(block, name, WidenedAttention(attn, empty(f"{name}.qkv"), empty(f"{name}.proj"), between))
         elif between:
             ffn = ffn_parts(getattr(block, name))

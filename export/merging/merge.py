@@ -118,7 +118,7 @@ def take_scale(block: nn.Module, name: str | None) -> Tensor | None:
 
 def _widen_attention(index: int, attn: nn.Module, scale: Tensor | None, adapter: LoAA) -> WidenedAttention:
     parts = attention_parts(attn)
-    if parts is None:
+    if parts is None or not parts.is_linear:
         raise MergeError(
             f"block {index} has a {type(attn).__name__}; adapters merge into attention whose Linears are known "
             f"(fastloaa.backbones.parts.attention_parts)"

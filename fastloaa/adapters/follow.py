@@ -34,6 +34,7 @@ class FollowGrid:
         """
         if isinstance(inputs[0], torch.fx.Proxy):
             return
+        self.backbone.check_fixed()
         grid = self.backbone.grid
         if grid != self.grid:
             set_grid(self.backbone.model, grid)

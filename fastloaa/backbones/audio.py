@@ -65,6 +65,9 @@ class AudioBackbone(Backbone):
     def grid(self) -> TokenGrid:
         return self.audio.grid
 
+    def check_fixed(self) -> None:
+        self.inner.check_fixed()
+
     @property
     def head(self) -> Mapping[str, nn.Module]:
         return {"head": self.audio.head}

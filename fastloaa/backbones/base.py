@@ -59,6 +59,13 @@ class Backbone(ABC):
             ArgumentTypeError: they do not keep to a grid.
         """
 
+    def check_fixed(self) -> None:  # noqa: B027 (most have but one size)
+        """Asked before each block of a model with adapters.
+
+        Raises:
+            ArgumentTypeError: the model takes inputs of other sizes than its grid's, unseen.
+        """
+
     @property
     @abstractmethod
     def head(self) -> Mapping[str, nn.Module]:
@@ -92,4 +99,4 @@ class Backbone(ABC):
         return None
 
     def adapted(self) -> None:  # noqa: B027 (most have nothing to do)
-        """Called once after adapters have been put in, for what else the family needs done."""
+        """Called once after adapters, or what `merge` makes of them, have been put in, for what else must be done."""

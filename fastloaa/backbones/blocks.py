@@ -135,7 +135,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _take_over(to: nn.Module, block: nn.Module, names: frozenset[str] | None = None) -> frozenset[str]:
-    """Give `to` the submodules, parameters, buffers and attributes of `block`, or those of `names`; returns the names."""
+    """Give `to` the submodules, parameters, buffers and attributes of `block`, or some of them; returns their names."""
     own = {name: value for name, value in vars(block).items() if name not in _OF_EVERY_MODULE}
     parts = [*own, *block._parameters, *block._buffers, *block._modules]
     taken = frozenset(parts) if names is None else names

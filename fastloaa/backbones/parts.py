@@ -90,6 +90,11 @@ class AttentionParts:
     gate: nn.Module | None
     difference: Difference | None = None
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether qkv and proj are what their weights say; LoRA's are more."""
+        return are_linears(self.qkv, self.proj)
+
 
 @dataclass
 class FfnParts:
@@ -121,7 +126,7 @@ def ffn_parts(mlp: nn.Module) -> FfnParts | None:
 
 @attention_parts.register
 def _(attn: Attention) -> AttentionParts | None:
-    if type(attn).forward is not Attention.forward or not are_linears(attn.qkv, attn.proj):
+    if type(attn).forward is not Attention.forward:
         return None
     shape = HeadShape(attn.num_heads, attn.head_dim, attn.num_heads, attn.head_dim)
     return AttentionParts(shape, attn.qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, attn.gate)

@@ -39,17 +39,26 @@ class TimmBackbone(Backbone):
     @property
     def grid(self) -> TokenGrid:
         vit = self.vit
-        if (
-            vit.dynamic_img_size
-            or not isinstance(vit.patch_drop, nn.Identity | None)
-            or not getattr(vit.patch_embed, "strict_img_size", True)
-        ):
+        if not isinstance(vit.patch_drop, nn.Identity | None):
             raise ArgumentTypeError(
-                "the model has dynamic_img_size, patch_drop_rate or images of any size, so its tokens keep to no fixed "
-                "grid; build it without them: timm.create_model(..., img_size=(mel_bins, frames))"
+                "the model has patch_drop_rate, so its tokens keep to no fixed grid; build it without"
             )
+        if vit.patch_embed.grid_size is None:
+            raise ArgumentTypeError("the model has no img_size, so its tokens keep to no fixed grid; build it with one")
         rows, cols = vit.patch_embed.grid_size
         return TokenGrid(rows, cols, vit.num_prefix_tokens)
+
+    def check_fixed(self) -> None:
+        if not getattr(self.vit.patch_embed, "strict_img_size", True):
+            raise ArgumentTypeError(
+                "the model has come to take images of any size (strict_img_size=False), so its tokens keep to no fixed "
+                "grid; model.set_input_size((mel_bins, frames)) is how to give it another size"
+            )
+
+    def adapted(self) -> None:
+        """A model of any size (timm's dynamic_img_size) keeps to the one that it was built for or set to."""
+        if hasattr(self.vit.patch_embed, "strict_img_size"):
+            self.vit.patch_embed.strict_img_size = True
 
     @property
     def head(self) -> Mapping[str, nn.Module]:

@@ -173,7 +173,7 @@ class AST(nn.Module):
             "stride": pair(stride),
             "norm_eps": norm_eps,
         }
-        vit: Any = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
+        vit = _create(backbone, weights == "timm", dict(backbone_options or {}))
         family = find_backbone(vit)
         if not isinstance(family, TimmBackbone):
             raise ArgumentTypeError(
@@ -302,6 +302,14 @@ class AST(nn.Module):
         check_tensors(path, model.state_dict(), state)
         model.load_state_dict(state)
         return model
+
+
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    """A model of timm, for images of one size if it can be told so."""
+    model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    if getattr(model, "dynamic_img_size", False):  # DINOv3's default: positions of any grid, made anew in each pass
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options | {"dynamic_img_size": False})
+    return model
 
 
 def _fit(family: TimmBackbone, img_size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]) -> None:

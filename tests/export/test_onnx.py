@@ -261,7 +261,7 @@ def test_a_file_that_fails_verification_is_not_left(tmp_path: Path) -> None:
 
 
 def test_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"fastloaa\.AST models and timm VisionTransformers, got Linear; for "):
+    with pytest.raises(TypeError, match=r"fastloaa\.AST models and timm's VisionTransformer and Eva, got Linear; for "):
         to_onnx(nn.Linear(2, 2), tmp_path / "model.onnx")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a timm model has no front end; give waveform=False"):
         to_onnx(small_vit(), tmp_path / "model.onnx")

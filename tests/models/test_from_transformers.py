@@ -108,7 +108,7 @@ def test_adapters_come_along() -> None:
 
 
 def test_what_needs_our_ast_says_how_to_get_one() -> None:
-    with pytest.raises(TypeError, match=r"AST\.from_transformers\(model\) makes one"):
+    with pytest.raises(TypeError, match=r"AST\.from_transformers\(model\) makes fastloaa's own AST"):
         merge(adapt(make(), bottleneck=4))
 
 
