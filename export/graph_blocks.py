@@ -99,10 +99,11 @@ class GraphAttention(nn.Module):
         if self.difference is None:
             mixed = _attention(q, k, v, self.shape.heads, self.shape.kv_heads)
         else:
-            heads = self.shape.heads // 2
+            # Not torch.onnx.ops.attention, which gives values the width of queries.
+            values = v.unflatten(2, (-1, self.shape.value_width)).transpose(1, 2)
             halves = zip(self._halves(q), self._halves(k), strict=True)
-            maps = [_attention(q, k, v, heads, heads).unflatten(2, (heads, -1)) for q, k in halves]
-            mixed = self.difference(*maps).flatten(2)
+            maps = [F.scaled_dot_product_attention(q, k, values) for q, k in halves]
+            mixed = self.difference(*maps).transpose(1, 2).flatten(2)
         mixed = self.norm(mixed)
         if self.gate is not None:
             mixed = mixed * self.gate(kept).sigmoid()
@@ -122,8 +123,9 @@ class GraphAttention(nn.Module):
         return rotated(per_head, rope, self.shape).type_as(x).transpose(1, 2).flatten(2)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[batch, tokens, 2 * heads * width] -> two of half as many channels: the first and second of each pair."""
-        return tuple(half.flatten(2) for half in x.unflatten(2, (-1, 2, self.shape.width)).unbind(3))
+        """[batch, tokens, 2 * heads * width] -> two of [batch, heads, tokens, width]: the first and second of each
+        pair."""
+        return tuple(half.transpose(1, 2) for half in x.unflatten(2, (-1, 2, self.shape.width)).unbind(3))
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int) -> Tensor:
