@@ -3,8 +3,8 @@
     python bench/backbones.py            # prints it
     python bench/backbones.py --write    # into the page
 
-Names that differ in width, depth and size alone are one kind, tried once, small: two blocks, 96 wide, one channel, a grid
-of 4 x 8. Weights are random, adapters too.
+Names that differ in width, depth and size alone are one kind, tried once, small: two blocks, 96 wide, one channel, a
+grid of 4 x 8. Weights are random, adapters too.
 """
 
 import argparse
@@ -27,8 +27,14 @@ from fastloaa.export import load_merged, merge, save_merged, to_onnx
 
 PAGE = Path(__file__).parent.parent / "docs" / "backbones.md"
 SMALL: dict[str, Any] = {
-    "depth": 2, "embed_dim": 96, "num_heads": 6, "num_classes": 5, "img_size": (64, 128), "patch_size": 16, "in_chans": 1,
-}  # fmt: skip
+    "depth": 2,
+    "embed_dim": 96,
+    "num_heads": 6,
+    "num_classes": 5,
+    "img_size": (64, 128),
+    "patch_size": 16,
+    "in_chans": 1,
+}
 OTHERS: tuple[dict[str, Any], ...] = ({}, {"attn_pool_num_heads": 6}, {"num_kv_heads": (6, 3)})
 MODULES = ("vision_transformer", "deit", "eva")  # of timm.models
 

@@ -100,7 +100,7 @@ def _widen_like(block: nn.Module, layout: BlockLayout, sites: dict[str, Any], st
                 setattr(block, name, WidenedAttention(attn, empty(f"{name}.qkv"), empty(f"{name}.proj"), between))
         elif between:
             ffn = ffn_parts(getattr(block, name))
-            if ffn is not None:
+            if ffn is not None and ffn.is_linear:
                 setattr(block, name, WidenedMlp(ffn, empty(f"{name}.fc1"), empty(f"{name}.fc2"), between))
         elif site == "ffn":
             mlp = getattr(block, name)

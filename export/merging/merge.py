@@ -130,7 +130,7 @@ def _widen_attention(index: int, attn: nn.Module, scale: Tensor | None, adapter:
 
 def _widen_mlp(index: int, mlp: nn.Module, scale: Tensor | None, adapter: LoAA) -> nn.Module:
     parts = ffn_parts(mlp)
-    if parts is None:
+    if parts is None or not parts.is_linear:
         raise MergeError(
             f"block {index} has a {type(mlp).__name__}; adapters merge into FFNs whose Linears are known "
             f"(fastloaa.backbones.parts.ffn_parts)"

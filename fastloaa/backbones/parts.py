@@ -1,14 +1,12 @@
 """Where attention and FFN have their Linears, so that an adapter can be merged into them and graphs be written.
 
-Both functions dispatch on the class of the module. Another attention or FFN is added where it is defined:
-`@attention_parts.register(MyAttention)` over a function that returns its `AttentionParts`, or None if this one has
-something that they do not say.
+Another attention or FFN is added where it is defined: `@attention_parts.register(MyAttention)` over a function that
+returns its `AttentionParts`, or None if this one has something that they do not say; `ffn_parts` alike.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from timm.layers import Attention, AttentionRope, DiffAttention, GluMlp, Mlp, SwiGLU
@@ -84,10 +82,10 @@ class AttentionParts:
     shape: HeadShape
     qkv: nn.Linear
     proj: nn.Linear
-    q_norm: nn.Module
-    k_norm: nn.Module
-    norm: nn.Module
-    gate: nn.Module | None
+    q_norm: nn.Module = field(default_factory=nn.Identity)
+    k_norm: nn.Module = field(default_factory=nn.Identity)
+    norm: nn.Module = field(default_factory=nn.Identity)
+    gate: nn.Module | None = None
     difference: Difference | None = None
 
     @property
@@ -108,46 +106,64 @@ class FfnParts:
     fc1: nn.Linear
     act: nn.Module
     fc2: nn.Linear
-    norm: nn.Module
+    norm: nn.Module = field(default_factory=nn.Identity)
     gate: Literal["first", "last"] | None = None
 
-
-@singledispatch
-def attention_parts(attn: nn.Module) -> AttentionParts | None:
-    """The parts of an attention, None for one that is not known."""
-    return None
-
-
-@singledispatch
-def ffn_parts(mlp: nn.Module) -> FfnParts | None:
-    """The parts of an FFN, None for one that is not known."""
-    return None
+    @property
+    def is_linear(self) -> bool:
+        """Whether fc1 and fc2 are what their weights say."""
+        return are_linears(self.fc1, self.fc2)
 
 
-@attention_parts.register
-def _(attn: Attention) -> AttentionParts | None:
-    if type(attn).forward is not Attention.forward:
-        return None
+PartsT = TypeVar("PartsT")
+Reader = Callable[[Any], PartsT | None]
+
+
+class PartsByClass(Generic[PartsT]):
+    """Call it with a module for the module's parts: None for a class that is not known, and for a subclass of a known
+    one that has a `forward` of its own."""
+
+    def __init__(self) -> None:
+        self._readers: dict[type[nn.Module], Reader[PartsT]] = {}
+
+    def register(self, kind: type[nn.Module]) -> Callable[[Reader[PartsT]], Reader[PartsT]]:
+        """Decorates the function that reads the parts of modules of that class."""
+
+        def add(reader: Reader[PartsT]) -> Reader[PartsT]:
+            self._readers[kind] = reader
+            return reader
+
+        return add
+
+    def __call__(self, module: nn.Module) -> PartsT | None:
+        kind = next((kind for kind in type(module).__mro__ if kind in self._readers), None)
+        if kind is None or type(module).forward is not kind.forward:
+            return None
+        return self._readers[kind](module)
+
+
+attention_parts: PartsByClass[AttentionParts] = PartsByClass()
+ffn_parts: PartsByClass[FfnParts] = PartsByClass()
+
+
+@attention_parts.register(Attention)
+def _(attn: Attention) -> AttentionParts:
     shape = HeadShape(attn.num_heads, attn.head_dim, attn.num_heads, attn.head_dim)
     return AttentionParts(shape, attn.qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, attn.gate)
 
 
-@attention_parts.register
+@attention_parts.register(EvaAttention)
 def _(attn: EvaAttention) -> AttentionParts | None:
-    if type(attn).forward is not EvaAttention.forward:
-        return None
     return _rotary(attn, (attn.q_bias, attn.k_bias, attn.v_bias))
 
 
-@attention_parts.register
+@attention_parts.register(AttentionRope)
 def _(attn: AttentionRope) -> AttentionParts | None:
-    return _rotary(attn, (None, None, None)) if type(attn).forward is AttentionRope.forward else None
+    return _rotary(attn, (None, None, None))
 
 
-@attention_parts.register
-def _(attn: DiffAttention) -> AttentionParts | None:
-    if type(attn).forward is not DiffAttention.forward or not are_linears(attn.qkv, attn.proj):
-        return None
+@attention_parts.register(DiffAttention)
+def _(attn: DiffAttention) -> AttentionParts:
     heads, width = 2 * attn.num_heads, attn.head_dim
     shape = HeadShape(heads, width, heads, 2 * width, differential=True)
     return AttentionParts(
@@ -158,7 +174,7 @@ def _(attn: DiffAttention) -> AttentionParts | None:
 def _rotary(attn: Any, biases: Sequence[Tensor | None]) -> AttentionParts | None:
     """Of timm's attentions that are given rotary positions; the biases are those beside a fused qkv."""
     linears = [attn.q_proj, attn.k_proj, attn.v_proj] if attn.qkv is None else [attn.qkv]
-    if not are_linears(*linears, attn.proj):
+    if not are_linears(*linears):
         return None
     kv_heads = getattr(attn, "num_kv_heads", attn.num_heads)
     shape = HeadShape(
@@ -171,23 +187,19 @@ def _rotary(attn: Any, biases: Sequence[Tensor | None]) -> AttentionParts | None
     return AttentionParts(shape, qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, attn.gate)
 
 
-@ffn_parts.register
-def _(mlp: Mlp) -> FfnParts | None:
-    if type(mlp).forward is not Mlp.forward or not are_linears(mlp.fc1, mlp.fc2):
-        return None
+@ffn_parts.register(Mlp)
+def _(mlp: Mlp) -> FfnParts:
     return FfnParts(mlp.fc1, mlp.act, mlp.fc2, mlp.norm)
 
 
-@ffn_parts.register
-def _(mlp: GluMlp) -> FfnParts | None:
-    if type(mlp).forward is not GluMlp.forward or not are_linears(mlp.fc1, mlp.fc2):
-        return None
+@ffn_parts.register(GluMlp)
+def _(mlp: GluMlp) -> FfnParts:
     return FfnParts(mlp.fc1, mlp.act, mlp.fc2, mlp.norm, "last" if mlp.gate_last else "first")
 
 
-@ffn_parts.register
+@ffn_parts.register(SwiGLU)
 def _(mlp: SwiGLU) -> FfnParts | None:
-    if type(mlp).forward is not SwiGLU.forward or not are_linears(mlp.fc1_g, mlp.fc1_x, mlp.fc2):
+    if not are_linears(mlp.fc1_g, mlp.fc1_x):
         return None
     return FfnParts(stacked([mlp.fc1_g, mlp.fc1_x]), mlp.act, mlp.fc2, mlp.norm, "first")
 
