@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -131,12 +132,11 @@ def metadata_of(
         )
     if waveform and not isinstance(model, AST):
         raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
-    numbers = [str(number) for number in range(model.num_classes)]
+    classes = cast(int, model.num_classes)
+    numbers = [str(number) for number in range(classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
-    if len(names) != model.num_classes:
-        raise ArgumentError(
-            f"{len(names)} labels were given for {model.num_classes} classes; give one name for each class"
-        )
+    if len(names) != classes:
+        raise ArgumentError(f"{len(names)} labels were given for {classes} classes; give one name for each class")
     kind = probabilities_of(model) if probabilities is None else probabilities
     several = kind == "sigmoid" and getattr(model, "multi_label", False) if multi_label is None else multi_label
     check_probabilities(kind, several)

@@ -129,8 +129,7 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 @torch.no_grad()
 def _expected(reference: nn.Module, metadata: Metadata, x: Tensor) -> Pair:
     """PyTorch's logits and probabilities."""
-    is_waveform = isinstance(reference, AST) and x.ndim == 2
-    logits = reference(reference.front_end(x) if is_waveform else x)
+    logits = reference(reference.front_end(x) if isinstance(reference, AST) and x.ndim == 2 else x)
     return logits.numpy(), to_probabilities(logits, metadata.probabilities).numpy()
 
 

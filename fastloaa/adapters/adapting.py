@@ -65,7 +65,7 @@ def adapt(
     config = AdaptConfig(attn=attn, ffn=ffn, bottleneck=bottleneck, **options)  # type: ignore[arg-type]
     for index, (block, layout) in enumerate(zip(blocks, layouts, strict=True)):
         like = next(block.parameters())  # adapters are born on the device and in the dtype of their block
-        adapters = [
+        loaa_attn, loaa_ffn = (
             None
             if kernel is None
             else LoAA(
@@ -79,8 +79,8 @@ def adapt(
                 **config.branch(),
             )
             for kernel in (config.attn, config.ffn)
-        ]
-        backbone.blocks[index] = backbone.adapted_block(block, layout, *adapters, normed_input=config.normed_input)
+        )
+        backbone.blocks[index] = backbone.adapted_block(block, layout, loaa_attn, loaa_ffn, config.normed_input)
     follow_grid(backbone)
     backbone.adapted()
     note(module, adapted=config)

@@ -173,7 +173,7 @@ class WidenedAttention(_Widened):
             halves = zip(q.unflatten(1, (-1, 2)).unbind(2), k.unflatten(1, (-1, 2)).unbind(2), strict=True)
             mixed = self.difference(*(F.scaled_dot_product_attention(*half, v, **mask) for half in halves))
         else:
-            grouped = {"enable_gqa": True} if self.shape.kv_heads != self.shape.heads else {}
+            grouped: dict[str, Any] = {"enable_gqa": True} if self.shape.kv_heads != self.shape.heads else {}
             mixed = F.scaled_dot_product_attention(q, k, v, **mask, **grouped)
         mixed = self.norm(mixed.transpose(1, 2).flatten(2))
         if self.gate is not None:

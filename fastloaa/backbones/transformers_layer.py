@@ -12,7 +12,9 @@ class AdaptedASTLayer(AdaptedBlock, ASTLayer):
     """`AdaptedBlock` that is an `ASTLayer` still, so that transformers finds it for `output_hidden_states` and gradient
     checkpointing."""
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def forward(  # type: ignore[override]  # transformers' names
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """[batch, tokens, dim] -> the same."""
         return super().forward(hidden_states, attention_mask=attention_mask, **kwargs)
 
