@@ -149,7 +149,7 @@ ffn_parts: PartsByClass[FfnParts] = PartsByClass()
 @attention_parts.register(Attention)
 def _(attn: Attention) -> AttentionParts:
     shape = HeadShape(attn.num_heads, attn.head_dim, attn.num_heads, attn.head_dim)
-    return AttentionParts(shape, attn.qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, attn.gate)
+    return AttentionParts(shape, attn.qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, _gate(attn))
 
 
 @attention_parts.register(EvaAttention)
@@ -171,20 +171,24 @@ def _(attn: DiffAttention) -> AttentionParts:
     )
 
 
+def _gate(attn: Any) -> nn.Module | None:
+    """That of timm's attentions, which had none before 1.0.28."""
+    return getattr(attn, "gate", None)
+
+
 def _rotary(attn: Any, biases: Sequence[Tensor | None]) -> AttentionParts | None:
     """Of timm's attentions that are given rotary positions; the biases are those beside a fused qkv."""
     linears = [attn.q_proj, attn.k_proj, attn.v_proj] if attn.qkv is None else [attn.qkv]
     if not are_linears(*linears):
         return None
-    kv_heads = getattr(attn, "num_kv_heads", attn.num_heads)
-    shape = HeadShape(
-        attn.num_heads, attn.head_dim, kv_heads, attn.head_dim, attn.num_prefix_tokens, bool(attn.rotate_half)
-    )
+    heads, kv_heads = attn.num_heads, getattr(attn, "num_kv_heads", attn.num_heads)
+    width = attn.proj.in_features // heads  # EvaAttention has a head_dim only in later versions
+    shape = HeadShape(heads, width, kv_heads, width, attn.num_prefix_tokens, bool(attn.rotate_half))
     qkv = stacked(linears)
     if biases[0] is not None:
         own = torch.cat([bias.detach() for bias in biases if bias is not None])
         qkv = linear_of(qkv.weight.detach(), own if qkv.bias is None else own + qkv.bias.detach())
-    return AttentionParts(shape, qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, attn.gate)
+    return AttentionParts(shape, qkv, attn.proj, attn.q_norm, attn.k_norm, attn.norm, _gate(attn))
 
 
 @ffn_parts.register(Mlp)
