@@ -65,14 +65,13 @@ class Row:
 
 def small_model(name: str, **options: Any) -> Any:
     """A timm model of two narrow blocks; raises timm's own errors."""
-    error: Exception | None = None
+    errors = []
     for others in OTHERS:
         try:
             return timm.create_model(name, **SMALL | others | options).eval()
-        except (AssertionError, RuntimeError, TypeError, ValueError) as failure:
-            error = error or failure
-    assert error is not None
-    raise error
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def kinds() -> dict[str, list[str]]:
@@ -120,10 +119,9 @@ def try_out(name: str, onnx: bool = True, **options: Any) -> Row:
 
 def random_weights(model: nn.Module) -> nn.Module:
     """Biases, norms, LayerScale and heads away from where they begin, so that a test can see them."""
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5 / max(1, parameter[0].numel()) ** 0.5) if parameter.dim() > 1 else None
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
 
@@ -151,25 +149,35 @@ def difference(got: Tensor, wanted: Tensor) -> float:
 
 def line(names: list[str], row: Row) -> str:
     """A line of the table."""
-    cells = [f"`{names[0]}`", ", ".join(f"`{name}`" for name in names[1:])]
+    name, *others = (f"`{name}`" for name in names)
+    return f"| {' | '.join([name, ', '.join(others), *cells(row)])} |"
+
+
+def cells(row: Row) -> list[str]:
+    """What the table says of a kind: adapts, starts equal, trains and loads, merges, ONNX."""
     if row.refused:
-        return f"| {' | '.join([*cells, 'no: ' + reason(row.refused), '', '', '', ''])} |"
-    cells += [
-        "yes",
-        yes(row.start <= 1e-5),
-        yes(row.gradients and row.loaded <= 1e-6),
-        "no: " + reason(row.not_merged) if row.not_merged else yes(row.merged <= 1e-5 and row.merged_double <= 1e-12),
-    ]
-    return f"| {' | '.join([*cells, '' if row.onnx is None else yes(row.onnx <= 1e-4)])} |"
+        return [f"no: {reason(row.refused)}", "", "", "", ""]
+    starts, trains = yes(row.start <= 1e-5), yes(row.gradients and row.loaded <= 1e-6)
+    if row.not_merged:
+        return ["yes", starts, trains, f"no: {reason(row.not_merged)}", ""]
+    merges = yes(row.merged <= 1e-5 and row.merged_double <= 1e-12)
+    return ["yes", starts, trains, merges, "" if row.onnx is None else yes(row.onnx <= 1e-4)]
 
 
 def yes(right: bool) -> str:
-    return "yes" if right else "WRONG"
+    return "yes" if right else "**wrong**"
 
 
 def reason(message: str) -> str:
-    """The first part of an error."""
-    return re.split(r"[;:(]", message)[0].strip().removeprefix("block 0 ")
+    """The first part of an error about block 0."""
+    return re.split(r"[;:(]", message)[0].strip().removeprefix("block 0 is a ")
+
+
+def written(lines: list[str]) -> None:
+    """Put lines in place of the table's of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    head, table, rest = re.split(r"(?<=\n)(\|[^\n]*\n\|[-| ]+\n)(?:\|[^\n]*\n)*", page, maxsplit=1)
+    PAGE.write_text(head + table + "".join(f"{line}\n" for line in lines) + rest, encoding="utf-8")
 
 
 def main() -> None:
@@ -180,9 +188,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     lines = []
     for name, names in ({name: [name] for name in arguments.names} or kinds()).items():
-        row = try_out(name)
-        lines.append(line(names, row))
-        print(lines[-1][:150], row, flush=True)
+        lines.append(line(names, try_out(name)))
+        print(lines[-1], flush=True)
+    if arguments.write:
+        written(lines)
 
 
 if __name__ == "__main__":
