@@ -43,7 +43,7 @@ class Recipe:
     method_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. {attn: time, ffn: freq, bottleneck: 36}
 
     # Model (fastloaa.AST).
-    backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer of timm
+    backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer or Eva of timm
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
     sample_rate: int = 16000  # Hz
