@@ -5,10 +5,10 @@ from fastloaa.adapter import LoAA
 from fastloaa.adapter_file import load_adapter, save_adapter
 from fastloaa.combine import average, concat
 from fastloaa.errors import FastloaaError
-from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
 from fastloaa.models import AST
-from fastloaa.normed import NormedFrom, norm_once
+from fastloaa.ops.functional import loaa
+from fastloaa.ops.normed import NormedFrom, norm_once
 
 __version__ = "0.1.0"
 

@@ -10,9 +10,9 @@ from torchaudio.functional import melscale_fbanks
 
 from fastloaa.audio.constants import Constants
 from fastloaa.audio.frontend import as_clips, clip_lengths
-from fastloaa.autocast import without_autocast
 from fastloaa.errors import ArgumentError
-from fastloaa.tracing import exporting
+from fastloaa.ops.autocast import without_autocast
+from fastloaa.ops.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
 FFT_SIZE = 2048

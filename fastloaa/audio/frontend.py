@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastloaa.audio.logmel import LogMel, as_waveform
 from fastloaa.errors import ArgumentError
-from fastloaa.tracing import exporting
+from fastloaa.ops.tracing import exporting
 
 STATISTICS: dict[str, tuple[float, float]] = {
     "audioset": (-4.2677393, 4.5689974),

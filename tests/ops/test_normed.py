@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastloaa import LoAA, adapt
 from fastloaa.adapt import AdaptedBlock, transformer_blocks
-from fastloaa.normed import norm_once, recompute
+from fastloaa.ops.normed import norm_once, recompute
 
 GRID = {"freq_bins": 8, "prefix_tokens": 2}
 TOKENS = 2 + 8 * 8
