@@ -23,7 +23,7 @@ if NO_TRITON is None:
     import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
     from fastloaa.kernels.interpreted import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
-    from fastloaa.kernels.widened_ops import widened_activation_
+    from fastloaa.ops.widened import widened_activation_
 else:
     INTERPRETED, obstacle, widened_activation_ = False, None, None  # type: ignore[assignment]
 
