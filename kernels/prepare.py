@@ -54,7 +54,8 @@ class Launch:
 
     @property
     def compile_options(self) -> dict[str, int]:
-        return {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
+        options = {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
+        return options | ({"maxnreg": self.setting.registers} if self.setting.registers else {})
 
     def run(self) -> None:
         """Launch on the device of the tensors, which need not be the current one, in its current stream."""
@@ -334,7 +335,7 @@ def _tile(
     if chosen is None:
         read = (*strides.values(), tensors.get("p_partial"))
         wide_bytes = max(tensor.element_size() for tensor in read if tensor is not None)
-        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps))
+        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps)
         chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
