@@ -8,7 +8,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.image import imread
-from small import small_ast, wake_adapters
 from torch import Tensor
 from torchaudio.compliance.kaldi import get_mel_banks, mel_scale
 from torchaudio.functional import melscale_fbanks
@@ -17,6 +16,7 @@ from fastloaa import adapt
 from fastloaa.attention import AttentionError, attention_maps, token_attention, without_adapters
 from fastloaa.attention_figure import Places, attention_figure, loudest_time
 from fastloaa.audio import EpicSoundsFrontEnd
+from helpers.small import small_ast, wake_adapters
 
 
 def mesh_of(axes: Axes) -> QuadMesh:
