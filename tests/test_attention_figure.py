@@ -51,7 +51,7 @@ def test_mel_bins_lie_where_kaldi_puts_them(rate: int) -> None:
 
 def test_epic_sounds_has_axes_of_its_own() -> None:
     model = small_ast(sample_rate=24000)
-    model.front_end = EpicSoundsFrontEnd(frames=64)  # type: ignore[assignment]
+    model.front_end = EpicSoundsFrontEnd(frames=64)
     edges = Places(model).bin_edges()
     filters = melscale_fbanks(48001, 0.0, 12000.0, 128, 24000, mel_scale="htk")  # at every 0.25 Hz
     centres = filters.argmax(0).numpy() * 0.25
