@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, rotated
 from fastloaa.backbones import BlockLayout, OpenBlock
 from fastloaa.backbones.parts import AttentionParts, linear_of
 from fastloaa.grid import TokenGrid
-from fastloaa.normed import NormedFrom
-from fastloaa.shifts import unfold
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.normed import NormedFrom
+from fastloaa.ops.shifts import unfold
 
 
 class GraphBetween(nn.Module):

@@ -11,9 +11,10 @@ from fastloaa.kernels.remembered import forget
 KERNELS = ("forward", "input_grad", "weight_grad")
 
 Key = tuple[str, int, int, int]
-"""(kernel, bytes of an element of the weights, of the widest [tokens, dim] tensor that is read, columns at most)
+"""(kernel, bytes of an element of the weights, of the [tokens, dim] tensors that are read, columns at most)
 
-Columns: the packed ones (taps * r), padded; or twice the hidden rows, padded, if that is more."""
+Bytes of what is read: the most of x and of the mean of two summands. Under autocast block_out has two and skip four:
+three. Columns: the packed ones (taps * r), padded; or twice the hidden rows, padded, if that is more."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,20 @@ _AMPERE: Table = (  # without wgmma operands and sums of a product are all in re
     | _tiles(("weight_grad", 2, 2, 128), (64, 128, 8, 3))
     | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
 )
-_HOPPER: Table = (  # the first of each class as measured on an H200
+_HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
     _LARGE
-    | _tiles(("forward", 2, 2, 128), (128, 64, 8, 4), (64, 64, 4, 3), (32, 32, 4, 3))
-    | _tiles(("input_grad", 2, 2, 128), (128, 64, 8, 3, 128), (64, 64, 8, 3), (32, 32, 4, 3))
-    | _tiles(("forward", 2, 2, 256), (128, 32, 8, 3), (64, 32, 4, 3), (32, 32, 8, 3))
-    | _tiles(("input_grad", 2, 2, 256), (128, 64, 8, 3), (64, 64, 8, 3), (32, 32, 8, 3))
+    | _tiles(("forward", 2, 2, 128), (128, 64, 8, 4), (64, 64, 8, 3), (32, 64, 4, 4))
+    | _tiles(("forward", 2, 2, 256), (128, 32, 8, 3), (64, 64, 8, 3), (32, 128, 4, 3))
+    | _tiles(("forward", 2, 3, 128), (128, 64, 8, 3), (64, 32, 8, 4), (32, 64, 4, 3))
+    | _tiles(("forward", 2, 3, 256), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("forward", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("input_grad", 2, 2, 128), (128, 64, 8, 3, 128), (64, 64, 8, 3), (32, 64, 4, 4))
+    | _tiles(("input_grad", 2, 2, 256), (128, 64, 8, 3), (64, 64, 8, 3), (32, 128, 4, 3))
+    | _tiles(("input_grad", 2, 4, 128), (128, 64, 8, 3), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("input_grad", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
     | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 128), (32, 256, 8, 4))
+    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3))
 )
 _FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 _installed: dict[int, Table] = {}
@@ -100,7 +108,8 @@ def settings(
     known = table(capability)
     widths = _widths(known, kernel, element_bytes)
     width = next((width for width in widths if columns <= width), widths[-1])
-    found = known[kernel, element_bytes, max(wide_bytes, element_bytes), width]
+    key = (kernel, element_bytes, max(wide_bytes, element_bytes), width)
+    found = known[key] if key in known else known[kernel, element_bytes, 4, width]
     if kernel == "input_grad" and taps == 1 and width > 128:
         # A single tap's hidden rows are not sent through memory in pieces: all at once take too many registers.
         found = tuple(chosen for chosen in found if chosen.block_tokens <= 64) or found
@@ -141,6 +150,7 @@ def load_table(path: str | Path) -> None:
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:
+    row = {"registers": 0, **row}  # tables of before do not name them
     chosen = Setting(**{name: row[name] for name in Setting.__dataclass_fields__})
     blocks = (chosen.block_tokens, chosen.block_channels)
     powers = all(isinstance(n, int) and n > 0 and n & (n - 1) == 0 for n in (*blocks, chosen.warps))

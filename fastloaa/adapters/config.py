@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fastloaa.adapters.loaa import Kernel, kernel_size
-from fastloaa.functional import Backend
 from fastloaa.inputs import number, whole
+from fastloaa.ops.functional import Backend
 
 
 @dataclass(frozen=True)

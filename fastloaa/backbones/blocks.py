@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from fastloaa.grid import TokenGrid
-from fastloaa.normed import NormedFrom, norm_once
+from fastloaa.ops.normed import NormedFrom, norm_once
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from small import wake_adapters
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from fastloaa.attention import attention_maps
 from fastloaa.export import load_merged, merge, save_merged, to_onnx
 from fastloaa.grid import TokenGrid
 from fastloaa.methods import build_method
+from helpers.small import wake_adapters
 
 NARROW: dict[str, Any] = {"depth": 2, "embed_dim": 96, "num_heads": 6}
 MODELS = [

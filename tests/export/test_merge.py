@@ -9,7 +9,6 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import SMALL, small_ast, small_vit, wake_adapters
 from timm.layers import GluMlp, Mlp, SwiGLU
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp
 from fastloaa.backbones import AdaptedBlock
 from fastloaa.export import MergeError, load_merged, merge, merged_from, save_merged
 from fastloaa.files import FileError, write_safetensors
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 VIT_OPTIONS = ("init_values", "qk_norm", "mlp_layer", "scale_mlp_norm", "scale_attn_norm", "attn_layer")
 KERNELS = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3)]

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_ast, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, TokenGrid, adapt, load_adapter, save_adapter, trainable_parameters
 from fastloaa.adapters.files import AdapterError
 from fastloaa.backbones import backbone_of
 from fastloaa.export import merge
+from helpers.small import small_ast, wake_adapters
 
 transformers = pytest.importorskip("transformers")
 
