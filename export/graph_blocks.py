@@ -14,13 +14,13 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.adapt import AdaptedBlock
 from fastloaa.adapter import LoAA
 from fastloaa.export.merge import linear_of
 from fastloaa.grid import TokenGrid
-from fastloaa.normed import NormedFrom
-from fastloaa.shifts import unfold
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.normed import NormedFrom
+from fastloaa.ops.shifts import unfold
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from fastloaa.adapter import Kernel, LoAA, kernel_size
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.follow import follow_grid
-from fastloaa.functional import Backend
 from fastloaa.grid import TokenGrid
 from fastloaa.inputs import check_module, number, whole
-from fastloaa.normed import NormedFrom, norm_once
+from fastloaa.ops.functional import Backend
+from fastloaa.ops.normed import NormedFrom, norm_once
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
     from transformers import ASTForAudioClassification

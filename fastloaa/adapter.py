@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastloaa.activations import check_activation
-from fastloaa.autocast import autocast_dtype
 from fastloaa.errors import ArgumentError
-from fastloaa.functional import TOKENS, Backend, Choice, choose_backend, loaa
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor, number, whole
-from fastloaa.normed import NormedFrom
+from fastloaa.ops.activations import check_activation
+from fastloaa.ops.autocast import autocast_dtype
+from fastloaa.ops.functional import TOKENS, Backend, Choice, choose_backend, loaa
+from fastloaa.ops.normed import NormedFrom
 
 torch.fx.wrap("loaa")  # symbolic tracing sees one node: the checks of shapes in it need tensors
 

@@ -8,7 +8,7 @@ from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogra
 from fastloaa.adapt import beside
 from fastloaa.adapter import LoAA
 from fastloaa.errors import ArgumentError
-from fastloaa.normed import norm_once
+from fastloaa.ops.normed import norm_once
 
 
 def check_input(embeddings: Any, inputs: tuple[Any, ...]) -> None:

@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from timm.layers import GELU, Attention, GELUTanh
 from torch import Tensor, nn
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, TokenOrder
-from fastloaa.shifts import Offset, fold, unfold
-from fastloaa.tracing import exporting, transformed
-from fastloaa.triton_version import NO_TRITON
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.shifts import Offset, fold, unfold
+from fastloaa.ops.tracing import exporting, transformed
+from fastloaa.ops.triton_version import NO_TRITON
 
 if NO_TRITON is None:
-    import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
+    import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
     from fastloaa.kernels.interpreted import INTERPRETED
     from fastloaa.kernels.widened_launch import obstacle
-    from fastloaa.kernels.widened_ops import widened_activation_
+    from fastloaa.ops.widened import widened_activation_
 else:
     INTERPRETED, obstacle, widened_activation_ = False, None, None  # type: ignore[assignment]
 

@@ -5,12 +5,12 @@ import copy
 import pytest
 import timm
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
 from fastloaa.adapt import AdaptedBlock, token_grid
 from fastloaa.grid import TokenGrid
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 VITS = {
     "cls": lambda: small_vit(),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 
 from fastloaa import (
     AST,
@@ -23,6 +22,7 @@ from fastloaa import (
     trainable_parameters,
 )
 from fastloaa.attention import attention_maps, token_attention
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 LAYER = LoAA(16, 4, freq_bins=2, prefix_tokens=1)
 MODEL = small_ast()

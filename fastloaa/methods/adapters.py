@@ -8,9 +8,9 @@ from fastloaa.adapt import adapt
 from fastloaa.adapter import Kernel, LoAA
 from fastloaa.adapter_file import load_adapter, save_adapter
 from fastloaa.files import read_safetensors
-from fastloaa.functional import Backend
 from fastloaa.methods.options import OptionError, check_types
 from fastloaa.models import AST
+from fastloaa.ops.functional import Backend
 
 
 class _AdapterFile:

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa.adapt import is_adapted
-from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
+from fastloaa.audio import FRONT_ENDS, SpectrogramFrontEnd
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
@@ -160,7 +160,7 @@ class AST(nn.Module):
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ArgumentError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
-        self.front_end: FrontEnd | EpicSoundsFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
+        self.front_end: SpectrogramFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
         self.num_classes = num_classes
         self.labels = None if labels is None else tuple(map(str, labels))
         self.probabilities, self.multi_label = probabilities, multi_label

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sounds import noise
 from torch import Tensor
 
 from fastloaa.audio import (
@@ -21,6 +20,7 @@ from fastloaa.audio import (
     noise_and_roll,
 )
 from fastloaa.audio.decode import resample
+from helpers.sounds import noise
 
 INT16 = np.round(noise(2 * 16000).reshape(2, 16000) * 32768).astype("int16")
 FLOAT = INT16 / np.float32(32768)

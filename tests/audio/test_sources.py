@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from sounds import encoded, noise, wav_with_sizes
 
 from fastloaa.audio import AudioError, load_audio, sources
+from helpers.sounds import encoded, noise, wav_with_sizes
 
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AU", "AIFF", "CAF", "W64"]
 

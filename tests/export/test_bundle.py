@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from small import SMALL, small_ast
 
 from fastloaa.export import Classifier, to_onnx, write_bundle
 from fastloaa.files import FileError
+from helpers.small import SMALL, small_ast
 
 LABELS = ("dog", "Säge", "a, b", "sea waves", 'a "quoted" one')
 

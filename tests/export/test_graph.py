@@ -4,7 +4,6 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, adapt
@@ -12,6 +11,7 @@ from fastloaa.export import merge
 from fastloaa.export.graph import Inference
 from fastloaa.export.graph_blocks import GraphBetween, ReadOutBlock
 from fastloaa.widened import Between
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 VITS = {
     "cls": lambda: small_vit("vit_tiny_patch16_224"),

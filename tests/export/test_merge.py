@@ -8,7 +8,6 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import SMALL, small_ast, small_vit, wake_adapters
 from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from fastloaa.adapter_file import backbone_fingerprint
 from fastloaa.export import MergeError, load_merged, merge, merged_from, save_merged
 from fastloaa.files import FileError, write_safetensors
 from fastloaa.widened import Between, WidenedAttention, WidenedMlp
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 KERNELS = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3)]
 GRIDS = [(1, 1), (8, 64), (8, 25), (12, 101), (5, 7), (1, 9), (9, 1)]

@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 import fastloaa
@@ -15,6 +14,7 @@ from fastloaa import AST, LoAA, adapt
 from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
 from fastloaa.export.onnx import OPSET
 from fastloaa.files import FileError
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 SHALLOW = {"backbone_options": SMALL | {"depth": 1}}  # where the layers are not the subject
 LABELS = ("dog", "rain", "Säge", "sea waves", 'a "quoted" one')

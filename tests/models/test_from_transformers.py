@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_ast, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, TokenGrid, adapt, load_adapter, save_adapter, trainable_parameters
 from fastloaa.adapt import token_grid, vision_transformer
 from fastloaa.adapter_file import AdapterError
+from helpers.small import small_ast, wake_adapters
 
 transformers = pytest.importorskip("transformers")
 

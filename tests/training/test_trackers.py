@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 from test_resume import StoppedError
-from tone_set import small_recipe, write_tones
 
 from fastloaa.training import OptionError, train
 from fastloaa.training.loop import Trainer
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.trackers import open_trackers
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastloaa.functional import BackendError, choose_backend, loaa
 from fastloaa.grid import TokenGrid
+from fastloaa.ops.functional import BackendError, choose_backend, loaa
 
 GRIDS = [(8, 64), (8, 25), (12, 101), (1, 1), (5, 7)]
 KERNELS = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3)]

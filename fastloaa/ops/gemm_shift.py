@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, grid_of
 from fastloaa.kernels.call import FIELDS, Call
-from fastloaa.normed import NormedFrom, recompute
-from fastloaa.products import by_onednn, product
-from fastloaa.shifts import fold, negated, offsets, unfold
-from fastloaa.tracing import transformed
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.normed import NormedFrom, recompute
+from fastloaa.ops.products import by_onednn, product
+from fastloaa.ops.shifts import fold, negated, offsets, unfold
+from fastloaa.ops.tracing import transformed
 
 
 def loaa_gemm_shift(call: Call) -> Tensor:

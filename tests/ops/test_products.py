@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fastloaa import LoAA
-from fastloaa.products import by_onednn, product
+from fastloaa.ops.products import by_onednn, product
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 

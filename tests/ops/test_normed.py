@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from small import small_ast, wake_adapters
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from fastloaa import LoAA, adapt
 from fastloaa.adapt import AdaptedBlock, transformer_blocks
-from fastloaa.normed import norm_once, recompute
+from fastloaa.ops.normed import norm_once, recompute
+from helpers.small import small_ast, wake_adapters
 
 GRID = {"freq_bins": 8, "prefix_tokens": 2}
 TOKENS = 2 + 8 * 8

@@ -1,7 +1,7 @@
 """The fused adapter for PyTorch: torch.library ops, so that compilers see one node, and a shorter way for eager calls.
 
 `fastloaa::loaa_forward` and `fastloaa::loaa_backward` launch the Triton kernels on CUDA tensors. What CPU tensors get
-is registered by `fastloaa.cpu_ops`.
+is registered by `fastloaa.ops.cpu`.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastloaa.kernels import launch
 from fastloaa.kernels.call import FIELDS, Call, channels_last_like, result_dtype, schema
-from fastloaa.normed import NormedFrom, recompute
+from fastloaa.ops.normed import NormedFrom, recompute
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, grid_of
 from fastloaa.kernels.call import Call
+from fastloaa.ops.activations import ACTIVATIONS
 
 
 def loaa_reference(call: Call) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastloaa import gemm_shift
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
 from fastloaa.kernels import interpreted, launch, widened_launch
 from fastloaa.kernels.call import Call, channels_last_like
-from fastloaa.kernels.widened_ops import widened_op
-from fastloaa.library import backward_result, forward_result, loaa_backward, loaa_forward
-from fastloaa.shifts import fold, offsets, unfold
+from fastloaa.ops import gemm_shift
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.library import backward_result, forward_result, loaa_backward, loaa_forward
+from fastloaa.ops.shifts import fold, offsets, unfold
+from fastloaa.ops.widened import widened_op
 
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": torch.ops.aten.gelu_,

@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import soundfile
+from helpers.tones import write_tone
 
-CLASSES = 2
+PITCHES = (500, 1000)  # of the two classes
 
 
 def esc50(root: Path) -> Path:
     """Five folds of one clip for each class, of 0.2 s at 44.1 kHz."""
     rows = ["filename,fold,target,category,esc10,src_file,take"]
     for fold in range(1, 6):
-        for label in range(CLASSES):
+        for label in range(len(PITCHES)):
             name = f"{fold}-{fold}{label}-A-{label}.wav"
-            _tone(root / "audio" / name, 0.2, 44100, label)
+            write_tone(root / "audio" / name, PITCHES[label], 0.2, 44100)
             rows.append(f"{name},{fold},{label},class{label},False,{fold}{label},A")
     (root / "meta").mkdir()
     (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
@@ -28,7 +27,7 @@ def speech_commands(root: Path) -> Path:
     for label, word in enumerate(("yes", "no")):
         for speaker in range(6):
             name = f"{word}/{speaker}_nohash_0.wav"
-            _tone(root / name, 0.2, 16000, label)
+            write_tone(root / name, PITCHES[label], 0.2)
             if speaker > 3:
                 lists["validation_list.txt" if speaker == 4 else "testing_list.txt"].append(name)
     for name, lines in lists.items():
@@ -41,9 +40,9 @@ def epic_sounds(root: Path) -> Path:
     header = "annotation_id,participant_id,video_id,start_timestamp,stop_timestamp,description,class,class_id"
     for number, split in enumerate(("train", "validation")):
         video = f"P01_0{number}"
-        _tone(root / "audio" / f"{video}.wav", 1.0, 24000, number)
+        write_tone(root / "audio" / f"{video}.wav", PITCHES[number], 1.0, 24000)
         rows = [
-            f"{video}_{i},P01,{video},00:00:00.{2 * i}00,00:00:00.{2 * i + 2}00,x,class{i % CLASSES},{i % CLASSES}"
+            f"{video}_{i},P01,{video},00:00:00.{2 * i}00,00:00:00.{2 * i + 2}00,x,class{i % 2},{i % 2}"
             for i in range(4)
         ]
         (root / f"EPIC_Sounds_{split}.csv").write_text("\n".join([header, *rows]) + "\n")
@@ -56,9 +55,3 @@ MINIATURES: dict[str, Callable[[Path], Path]] = {
     "esc-50": esc50,
     "speech-commands": speech_commands,
 }
-
-
-def _tone(path: Path, seconds: float, rate: int, label: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 500 * (label + 1) * time), rate)

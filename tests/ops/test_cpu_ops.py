@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastloaa.kernels.widened_ops import widened_activation_, widened_op
+from fastloaa.ops.widened import widened_activation_, widened_op
 
 GELUS = {"gelu": "none", "gelu_tanh": "tanh"}
 

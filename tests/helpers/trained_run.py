@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from small import SMALL, small_ast, wake_adapters
-
 from fastloaa import AST, adapt, save_adapter
 from fastloaa.training import Recipe
+from helpers.small import SMALL, small_ast, wake_adapters
 
 SHALLOW = SMALL | {"depth": 1}
 LABELS = ("dog", "rain", "saw", "sea", "clock")

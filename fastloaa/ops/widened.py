@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid
 from fastloaa.kernels import widened_launch
+from fastloaa.ops.activations import ACTIVATIONS
 
-# What CPU tensors get is registered by `fastloaa.cpu_ops`. An op that returns nothing has PyTorch's own fake.
+# What CPU tensors get is registered by `fastloaa.ops.cpu`. An op that returns nothing has PyTorch's own fake.
 widened_op = torch.library.custom_op(
     "fastloaa::widened_activation_", widened_launch.run, mutates_args=("buffer",), device_types="cuda"
 )
@@ -29,7 +29,7 @@ def widened_activation_(
 
     The `taps * rank` columns from `start` on, taps = kf * kt, come as products of the normed input with U_down,
     tap-major (column start + tap * rank + row), biases in the centre tap. They leave as the shifted copies that the
-    U_up columns of the next Linear multiply: `unfold(activation(fold(columns)))` of `fastloaa.shifts`. Sums and
+    U_up columns of the next Linear multiply: `unfold(activation(fold(columns)))` of `fastloaa.ops.shifts`. Sums and
     activations are taken in float32.
 
     Args:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from small import SMALL
 
 from fastloaa.training import Recipe
+from helpers.small import SMALL
 
 PITCHES = (300, 1000, 3000)
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fastloaa import LoAA, triton_version
+from fastloaa import LoAA
 from fastloaa.cli import app
+from fastloaa.ops import triton_version
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ old = types.ModuleType("triton")  # without knobs, jit or language
 old.__version__ = "3.2.0"
 sys.modules["triton"] = old
 from fastloaa import LoAA
-from fastloaa.functional import BackendError
+from fastloaa.ops.functional import BackendError
 from fastloaa.widened import Between
 layer, x = LoAA(16, 4, freq_bins=2), torch.randn(1, 4, 16)
 assert layer(x).shape == x.shape
@@ -98,7 +99,7 @@ except BackendError as error:
 def test_explain_and_doctor_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "triton 3.2.0 is installed, and fastloaa needs triton<4,>=3.4"
     monkeypatch.setattr(triton_version, "NO_TRITON", reason)
-    monkeypatch.setattr("fastloaa.functional.NO_TRITON", reason)
+    monkeypatch.setattr("fastloaa.ops.functional.NO_TRITON", reason)
     elsewhere = torch.empty(1, 4, 16, device="meta")  # neither CPU nor CUDA: nothing but Triton would be faster
     assert str(LoAA(16, 4, freq_bins=2).explain(elsewhere)) == f"torch: the fused kernels cannot run: {reason}"
     report = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)

@@ -5,9 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-@torch.compiler.assume_constant_result
 def _available(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type)
+
+
+# As torch.compiler.assume_constant_result does, which imports all of Dynamo to do so: as long again as import torch.
+_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:

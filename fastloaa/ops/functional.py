@@ -6,23 +6,23 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from fastloaa.activations import check_activation
-from fastloaa.autocast import autocast_dtype
 from fastloaa.errors import ArgumentError, FastloaaError
-from fastloaa.gemm_shift import loaa_gemm_shift
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor
 from fastloaa.kernels.call import Call
 from fastloaa.kernels.remembered import Remembered
-from fastloaa.normed import NormedFrom
-from fastloaa.reference import loaa_reference
-from fastloaa.tracing import recorded, transformed
-from fastloaa.triton_version import NO_TRITON
+from fastloaa.ops.activations import check_activation
+from fastloaa.ops.autocast import autocast_dtype
+from fastloaa.ops.gemm_shift import loaa_gemm_shift
+from fastloaa.ops.normed import NormedFrom
+from fastloaa.ops.reference import loaa_reference
+from fastloaa.ops.tracing import recorded, transformed
+from fastloaa.ops.triton_version import NO_TRITON
 
 if NO_TRITON is None:
-    import fastloaa.cpu_ops  # noqa: F401 (registers what CPU tensors get)
+    import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
     from fastloaa.kernels import interpreted
-    from fastloaa.library import fused
+    from fastloaa.ops.library import fused
 else:  # everything else works, and asking for it says so
     interpreted, fused = None, None  # type: ignore[assignment]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastloaa.autocast import autocast_dtype
+from fastloaa.ops.autocast import autocast_dtype
 
 
 class NormedFrom(NamedTuple):
