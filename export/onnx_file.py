@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError
-from fastloaa.methods.options import check_types
+from fastloaa.inputs.options import check_types
 from fastloaa.probabilities import Probabilities, check_probabilities
 
 TASK = "audio-classification"

@@ -11,15 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    {"kernels", "text"},
+    {"kernels", "lazy", "text"},
     {"errors"},
-    {"files", "grid", "inputs", "probabilities"},
-    {"locks", "ops"},
+    {"grid", "inputs", "probabilities"},
+    {"files", "ops"},
     {"audio", "backbones"},
     {"adapters", "data"},
     {"models"},
     {"attention", "methods"},
-    {"attention_figure", "export", "training"},
+    {"export", "training"},
     {"fastloaa"},
     {"cli"},
 )

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastloaa.files import leftover_prefix
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 from fastloaa.methods import METHODS
 from fastloaa.text import encodable
 from fastloaa.training.checkpoint import Checkpoint

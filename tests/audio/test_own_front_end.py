@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastloaa import AST
-from fastloaa.attention_figure import Places
+from fastloaa.attention.figure import Places
 from fastloaa.audio import FRONT_ENDS, SpectrogramFrontEnd, measure_statistics
 from fastloaa.training import OptionError, Recipe
 from fastloaa.training.build import build_front_end
