@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import FastloaaError
 from fastloaa.export.graph import plain_copy
-from fastloaa.export.onnx_file import Metadata, Precision, open_session
+from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.models import AST
 from fastloaa.probabilities import to_probabilities
 
@@ -43,7 +43,7 @@ class Report:
     """
 
     size: int
-    precision: Precision
+    precision: str
     difference: float
     agreement: float | None
     recordings: int

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.export.precisions import PRECISIONS
+
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from torch import Tensor
 
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
 
-class Precision(StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
+Precision = StrEnum("Precision", list(PRECISIONS))  # type: ignore[misc]
 
 
 def export(
@@ -24,8 +23,8 @@ def export(
         Path | None, typer.Argument(help="The ONNX file to write, e.g. model.onnx; not needed with --bundle.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of weights and arithmetic; fp16 and int8 need --calibration.")
-    ] = Precision.fp32,
+        Precision, typer.Option(help="Of weights and arithmetic; all but fp32 need --calibration.")
+    ] = Precision.fp32,  # type: ignore[attr-defined]
     calibration: Annotated[
         Path | None,
         typer.Option(help=f"Folder of recordings of the kind the model will hear; at most {RECORDINGS} are used."),
