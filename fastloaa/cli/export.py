@@ -24,7 +24,7 @@ def export(
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Of weights and arithmetic; all but fp32 need --calibration.")
-    ] = Precision.fp32,  # type: ignore[attr-defined]
+    ] = Precision("fp32"),
     calibration: Annotated[
         Path | None,
         typer.Option(help=f"Folder of recordings of the kind the model will hear; at most {RECORDINGS} are used."),
@@ -66,7 +66,7 @@ def export(
         raise typer.BadParameter("give a file to write, or --bundle and a folder")
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
-    if precision != Precision.fp32 and calibration is None:
+    if precision != "fp32" and calibration is None:
         raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
