@@ -64,8 +64,9 @@ def test_a_recipe_without_a_field(name: str, tmp_path: Path) -> None:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the package's recipes."""
-    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
-    return tmp_path
+    monkeypatch.setattr(recipes, "files", lambda package: tmp_path)
+    (tmp_path / "recipes").mkdir()
+    return tmp_path / "recipes"
 
 
 LEFT_OUT = [None, "paper", *(f"paper.{field.name}" for field in fields(PaperRow))]

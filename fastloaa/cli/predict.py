@@ -43,7 +43,7 @@ def predict(
     for line in left_out.lines():
         print(f"left out: {line}", file=sys.stderr)
     classifier = Classifier(model)
-    write = _write_json if as_json else _table_writer(paths, classifier.metadata.labels)
+    write = _write_json if as_json else table_writer(paths, classifier.metadata.labels)
     broken = cut = 0
     for prediction in _progress(classifier.classify(paths, batch_size, top, threshold), len(paths)):
         write(prediction)
@@ -134,7 +134,7 @@ def _write_json(prediction: "Prediction") -> None:
     print(json.dumps(answer), flush=True)
 
 
-def _table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Prediction"], None]:
+def table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Prediction"], None]:
     """Print a table's head, and return what prints one row of it: rows appear as they come, not all at the end.
 
     Widths are of what a screen shows: Chinese characters, say, take two columns each.

@@ -173,7 +173,7 @@ class Trainer:
                 self.progress.say(f"left out: {error}")
                 position.broken.append(error)
             if len(batch):
-                position.loss_sum += self._step(own.to(self.accelerator.device), batch) * len(batch)
+                position.loss_sum += self.train_step(own.to(self.accelerator.device), batch) * len(batch)
                 position.clips += len(batch)
             position.batch += 1
             position.step += 1
@@ -185,7 +185,7 @@ class Trainer:
                 self.save()
             since = time.perf_counter()
 
-    def _step(self, own: Batch, batch: WholeBatch) -> float:
+    def train_step(self, own: Batch, batch: WholeBatch) -> float:
         """One optimiser step with this process's share of a batch; returns the mean loss of all clips in it."""
         recipe, step, processes = self.recipe, self.position.step, self.accelerator.num_processes
         for group in self.optimiser.param_groups:

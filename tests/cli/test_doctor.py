@@ -1,5 +1,6 @@
 """fastloaa doctor: facts about this machine, and a test that can fail."""
 
+import importlib.metadata
 import json
 import platform
 
@@ -38,7 +39,8 @@ def test_table() -> None:
 
 def test_optional_parts_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    monkeypatch.setattr(doctor, "_installed", lambda package: None)
+    there = importlib.metadata.version
+    monkeypatch.setattr(doctor, "version", lambda package: there(package if package == "fastloaa" else "not-there"))
     report = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert "pip install 'fastloaa[onnx]'" in report["onnxruntime"]
     assert "pip install 'fastloaa[words]'" in report["espeak-ng"]

@@ -19,7 +19,7 @@ from click.testing import Result
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from fastloaa.cli.predict import _table_writer, predict, sound_files
+from fastloaa.cli.predict import predict, sound_files, table_writer
 from fastloaa.export import Prediction, to_onnx
 from fastloaa.text import printable
 from helpers.small import SMALL, small_ast
@@ -145,7 +145,7 @@ NAMES = [
 def test_a_pipe_gets_names_whole_and_columns_of_one_width(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     labels = (f"{printable(name)} a", "short", "玻璃破碎的声音" * 30)
     paths = [Path("sounds") / f"{name}{i}.wav" for i in range(2)] + [Path("x.wav")]
-    write = _table_writer(paths, labels)
+    write = table_writer(paths, labels)
     for path in paths:
         write(Prediction(path, labels, (0.5, 0.3, 0.2)))
     write(Prediction(paths[0], error=f"{paths[0]}: no sound"))
@@ -167,7 +167,7 @@ def test_a_terminal_gets_the_end_of_a_long_path(name: str, monkeypatch: pytest.M
     screen = io.StringIO()
     path = Path(*[name] * 60) / "the end.wav"
     with contextlib.redirect_stdout(screen):
-        _table_writer([path], ("dog", "cat"))(Prediction(path, ("dog",), (1.0,)))
+        table_writer([path], ("dog", "cat"))(Prediction(path, ("dog",), (1.0,)))
     row = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()[-1]
     assert row.startswith("…")
     shown, rest = row.split("the end.wav")

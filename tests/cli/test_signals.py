@@ -34,14 +34,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_a_step(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> None:
-    step = Trainer._step
+    step = Trainer.train_step
 
     def interrupted(self: Trainer, *batch: object) -> float:
         if self.position.epoch == 1:
             stop()
         return step(self, *batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
 
 
 def in_the_middle_of_a_file(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> None:

@@ -112,7 +112,7 @@ def test_each_step_is_given_its_learning_rate_and_precision(
     tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates, dtypes, modes = [], set(), set()
-    step = Trainer._step
+    step = Trainer.train_step
 
     def spy(self: Trainer, *batch: Any) -> float:
         handle = self.model.head[1].register_forward_hook(lambda module, _, out: dtypes.add(out.dtype))
@@ -122,7 +122,7 @@ def test_each_step_is_given_its_learning_rate_and_precision(
         modes.add(self.model.training)
         return loss
 
-    monkeypatch.setattr(Trainer, "_step", spy)
+    monkeypatch.setattr(Trainer, "train_step", spy)
     recipe = small_recipe(tones, epochs=2, batch_size=8, lr=1e-3, warmup_epochs=1, precision="bf16")
     train(recipe, tmp_path, console=QUIET)
     # Two steps of warm-up, two of a cosine over two steps.

@@ -46,7 +46,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_until(step: int, recipe: Recipe, run: Path) -> None:
     """Train, and fail at a step before anything of it has happened."""
-    original = Trainer._step
+    original = Trainer.train_step
 
     def stopping(self: Trainer, *batch: Any) -> float:
         if self.position.step == step:
@@ -54,7 +54,7 @@ def train_until(step: int, recipe: Recipe, run: Path) -> None:
         return original(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
+        patch.setattr(Trainer, "train_step", stopping)
         with pytest.raises(StoppedError):
             train(recipe, run, console=QUIET)
 
@@ -179,8 +179,8 @@ recipe, run, moment = sys.argv[1:]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
 if moment == "in the middle of an epoch":
-    step = loop.Trainer._step
-    loop.Trainer._step = lambda self, *batch: die() if self.position.step == 7 else step(self, *batch)
+    step = loop.Trainer.train_step
+    loop.Trainer.train_step = lambda self, *batch: die() if self.position.step == 7 else step(self, *batch)
 if moment == "while writing a checkpoint":
     def half(tensors, path, metadata):
         if "position" in metadata["fastloaa"] and '"step": 8' in metadata["fastloaa"]:
