@@ -20,6 +20,7 @@ LAYERS = (
     {"models"},
     {"attention", "methods"},
     {"attention_figure", "export", "training"},
+    {"peft"},
     {"fastloaa"},
     {"cli"},
 )

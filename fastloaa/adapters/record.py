@@ -18,11 +18,13 @@ class Record:
         adapted: how `adapt` put adapters in; None: it did not, or `merge` dissolved them.
         names_before: what another of `fastloaa.methods` has inserted: the names of the blocks' parameters now, and
             before.
+        by_peft: Hugging Face peft has put adapters in, by `fastloaa.peft`, and knows which.
         merged_from: what `merge` made the model from, see `fastloaa.export.merged_from`.
     """
 
     adapted: AdaptConfig | None = None
     names_before: dict[str, str] | None = None
+    by_peft: bool = False
     merged_from: dict[str, Any] | None = None
 
 
@@ -44,4 +46,4 @@ def adapt_config(model: nn.Module) -> AdaptConfig | None:
 def is_adapted(model: nn.Module) -> bool:
     """Whether adapters, or what another of `fastloaa.methods` inserts, are in `model`."""
     record = record_of(model)
-    return record.adapted is not None or record.names_before is not None
+    return record.adapted is not None or record.names_before is not None or record.by_peft
