@@ -97,10 +97,16 @@ class LoAAModel(BaseTuner):
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter; if no other is active then, the first of those left by name is."""
-        active = [name for name in self.active_adapters if name != adapter_name]
+        active = list(self.active_adapters)
         super().delete_adapter(adapter_name)
-        # peft asks one layer which is active now, and an adapter need not stand at every site.
-        self.set_adapter(active or sorted(self.peft_config)[:1])
+        if adapter_name in active:  # peft asks one layer which is active now, and not every one stands at every site
+            left = [name for name in active if name != adapter_name] or sorted(self.peft_config)[:1]
+            if left:
+                self.set_adapter(left)
+            else:
+                self.active_adapter = left
+        else:
+            self.active_adapter = active
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
