@@ -15,6 +15,9 @@ from peft import PeftModel, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file
 
 from fastloaa import LoAA, TokenGrid, adapt
+from fastloaa.backbones import FAMILIES as FAMILIES_OF_MODELS
+from fastloaa.backbones import register
+from fastloaa.backbones.timm_vit import TimmViT
 from fastloaa.peft import LoAAConfig
 from helpers.peft_models import FAMILIES, family, logits, woken
 
@@ -176,3 +179,28 @@ def test_injected_without_a_wrapper() -> None:
     injected = woken(inject_adapter_in_model(config(), model)).eval()
     assert type(injected) is type(model)
     assert torch.equal(logits(injected, x), logits(expected, x))
+
+
+def test_a_family_of_ones_own() -> None:
+    @register
+    class Listeners(TimmViT):
+        kind = "a listener"
+
+        @classmethod
+        def matches(cls, model: nn.Module) -> bool:
+            return hasattr(model, "listener")
+
+        @property
+        def vit(self) -> Any:
+            return self.model.listener
+
+    try:
+        model, x = family("timm ViT")
+        listener = nn.Sequential()
+        listener.add_module("listener", model)
+        adapted = get_peft_model(listener, config(modules_to_save=["listener.head"])).eval()
+        assert torch.equal(logits(adapted, x), logits(model, x))
+        assert sum(isinstance(module, LoAA) for module in adapted.modules()) == 4
+        assert adapted.targeted_module_names == ["listener.blocks.0", "listener.blocks.1"]
+    finally:
+        FAMILIES_OF_MODELS.remove(Listeners)
