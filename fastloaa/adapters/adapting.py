@@ -10,7 +10,7 @@ from fastloaa.adapters.config import AdaptConfig, AdapterOptions
 from fastloaa.adapters.follow import follow_grid
 from fastloaa.adapters.loaa import Kernel, LoAA
 from fastloaa.adapters.record import is_adapted, note, record_of
-from fastloaa.backbones import Backbone, BlockLayout, backbone_of, find_backbone, register
+from fastloaa.backbones import AdaptedBlock, Backbone, BlockLayout, backbone_of, find_backbone, register
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.inputs import check_module
 
@@ -69,8 +69,8 @@ def adapt(
         )
         for block in backbone.blocks
     ]
-    open_blocks(backbone, config.normed_input)
-    for block, (loaa_attn, loaa_ffn) in zip(backbone.blocks, adapters, strict=True):
+    opened = open_blocks(backbone, config.normed_input)
+    for block, (loaa_attn, loaa_ffn) in zip(opened, adapters, strict=True):
         block.loaa_attn, block.loaa_ffn = loaa_attn, loaa_ffn
         block.train(block.training)
     note(module, adapted=config)
@@ -90,16 +90,24 @@ adapt.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for he
 )
 
 
-def open_blocks(backbone: Backbone, normed_input: bool) -> None:
+def open_blocks(backbone: Backbone, normed_input: bool) -> list[AdaptedBlock]:
     """Take the blocks apart, so that adapters can stand beside their attention and FFN; there are none yet.
+
+    Returns:
+        What stands in the blocks' places.
 
     Raises:
         ArgumentTypeError: a model or a block that adapters cannot be put into; none has been changed.
     """
-    for index, (block, layout) in enumerate(zip(list(backbone.blocks), _layouts(backbone), strict=True)):
-        backbone.blocks[index] = backbone.adapted_block(block, layout, normed_input=normed_input)
+    opened = [
+        backbone.adapted_block(block, layout, normed_input=normed_input)
+        for block, layout in zip(backbone.blocks, _layouts(backbone), strict=True)
+    ]
+    for index, block in enumerate(opened):
+        backbone.blocks[index] = block
     follow_grid(backbone)
     backbone.adapted()
+    return opened
 
 
 def _layouts(backbone: Backbone) -> list[BlockLayout]:

@@ -53,7 +53,7 @@ def name_adapters(model: ModelT, adapters: Mapping[str, str | Path | nn.Module])
     for index, block in enumerate(backbone.blocks):
         for site in _SITES:
             here = {name: task.sites[index][site] for name, task in tasks.items() if task.sites[index][site]}
-            setattr(block, site, SwitchedAdapters(selection, here) if here else None)  # type: ignore[arg-type]
+            setattr(block, site, SwitchedAdapters(selection, here) if here else None)
     for part, plain in backbone.head.items():
         heads = {name: task.head[part] for name, task in tasks.items()}
         setattr(model, part, SwitchedHead(selection, heads, plain))
@@ -127,9 +127,9 @@ class SwitchedAdapters(nn.Module):
     def _one(
         self, name: str | None, x: Tensor, block_out: Tensor, skip: Tensor, normed_from: NormedFrom | None
     ) -> Tensor:
-        if name not in self.adapters:
+        if name is None or name not in self.adapters:
             return skip + block_out
-        return self.adapters[name](x, block_out, skip, normed_from)  # type: ignore[index]
+        return self.adapters[name](x, block_out, skip, normed_from)
 
 
 class SwitchedHead(nn.Module):

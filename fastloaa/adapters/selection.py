@@ -74,13 +74,13 @@ class Selection:
         Raises:
             ArgumentError: a name that the model has not.
         """
-        single = names is None or isinstance(names, str)
-        listed = [names] if single else list(names)  # type: ignore[arg-type]
+        listed: list[str | None] = [names] if names is None or isinstance(names, str) else list(names)
         unknown = [name for name in listed if name is not None and name not in self.names]
         if unknown or not listed:
             given = f"no adapter {unknown[0]!r}" if unknown else "no name was given"
             raise ArgumentError(f"{given}; the model has {', '.join(self.names)}, and None is none of them")
-        return _CHOSEN.set({**_CHOSEN.get(), self: listed[0] if single else PerClip(listed)})
+        chosen = names if names is None or isinstance(names, str) else PerClip(listed)
+        return _CHOSEN.set({**_CHOSEN.get(), self: chosen})
 
     @staticmethod
     def forget(token: Token[Mapping["Selection", Chosen]]) -> None:

@@ -42,7 +42,8 @@ def to_peft(model: nn.Module, adapter_name: str = "default") -> PeftModel:
     blocks = list(backbone_of(copied).blocks)
     taken = [{site: getattr(block, site) for site in _SITES} for block in blocks]
     for block in blocks:
-        block.loaa_attn, block.loaa_ffn = None, None
+        for site in _SITES:
+            setattr(block, site, None)
     note(copied, adapted=None, by_peft=True)
     result = get_peft_model(copied, LoAAConfig.of(config), adapter_name, autocast_adapter_dtype=False)
     for index, (block, adapters) in enumerate(zip(blocks, taken, strict=True)):
@@ -110,10 +111,10 @@ def _config_of(configs: list[AdaptConfig]) -> AdaptConfig:
     """That of the sum, as `concat` makes it."""
     first, *others = configs
     for other in others:
-        kernels = {site: max_size(getattr(first, site), getattr(other, site)) for site in ("attn", "ffn")}
         first = replace(
             first,
-            **kernels,
+            attn=_size_of_both(first.attn, other.attn),
+            ffn=_size_of_both(first.ffn, other.ffn),
             bottleneck=first.bottleneck + other.bottleneck,
             bias=first.bias or other.bias,
             scale=1.0,
@@ -122,7 +123,7 @@ def _config_of(configs: list[AdaptConfig]) -> AdaptConfig:
     return first
 
 
-def max_size(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int] | None:
+def _size_of_both(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int] | None:
     """The kernel that holds both."""
     if one is None or other is None:
         return one or other

@@ -27,6 +27,8 @@ class NamedAdapters(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = (PREFIX,)
     other_param_names = ()
+    active_adapters: list[str]  # of BaseTunerLayer, as the next
+    _cast_input_dtype: Any
 
     def __init__(self, like: Tensor) -> None:
         super().__init__()

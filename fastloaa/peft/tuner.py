@@ -1,7 +1,7 @@
 """The method itself: what peft calls to put adapters into a model, and to take them out."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig
@@ -125,7 +125,7 @@ class LoAAModel(BaseTuner):
         model = super()._unload_and_optionally_merge(merge=False, progressbar=progressbar)
         blocks = backbone_of(model).blocks
         for index, block in enumerate(blocks):
-            blocks[index] = block.closed()
+            blocks[index] = cast(AdaptedBlock, block).closed()
         note(model, by_peft=False)
         return model
 
