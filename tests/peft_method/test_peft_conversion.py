@@ -48,6 +48,8 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     assert trainable_parameters(back) == trainable_parameters(adapted)
     save_adapter(back, tmp_path / "birds.safetensors")  # and fastloaa's own files know it
     assert torch.equal(logits(load_adapter(plain, tmp_path / "birds.safetensors").eval(), x), expected)
+    frozen = to_peft(copy.deepcopy(adapted).requires_grad_(False))  # whether it trains is peft's to say
+    assert frozen.get_nb_trainable_parameters() == there.get_nb_trainable_parameters()
     woken(back), woken(there)
     assert torch.equal(logits(adapted, x), expected)  # nothing is shared
 

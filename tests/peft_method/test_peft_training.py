@@ -80,6 +80,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
             torch.testing.assert_close(other.grad, one.grad)
 
 
+def test_compiled_without_a_break() -> None:
+    model, x = family("AST")
+    adapted = woken(get_peft_model(model, LoAAConfig(bottleneck=6))).eval()
+    compiled = torch.compile(adapted.get_base_model(), backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), logits(adapted, x))
+
+
 class Clips(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return 8
