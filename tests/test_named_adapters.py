@@ -93,6 +93,18 @@ def test_choices_nest_and_end() -> None:
         model(x)
 
 
+def test_one_choice_for_calls_of_every_mode() -> None:
+    plain, adapted, x = three("timm ViT")
+    model = name_adapters(plain, adapted)
+    with model_adapters(model, ["birds", "speech"] * 2):
+        with torch.inference_mode():
+            first = logits(model, x)
+        x.requires_grad_()
+        logits(model, x).sum().backward()
+        torch.testing.assert_close(logits(model, x), first)
+    assert x.grad is not None
+
+
 def test_another_grid() -> None:
     plain, adapted, _ = three("timm ViT")
     model: Any = name_adapters(copy.deepcopy(plain), adapted)
@@ -121,7 +133,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         name_adapters(model, adapted)
     with pytest.raises(ValueError, match="has been adapted already"):
         adapt(model)
-    for names in ({"a.b": adapted["birds"]}, {"": adapted["birds"]}, {}):
+    for names in ({"a.b": adapted["birds"]}, {"": adapted["birds"]}, {"train": adapted["birds"]}, {}):
         with pytest.raises(ValueError, match="words without a dot"):
             name_adapters(copy.deepcopy(plain), names)
     with pytest.raises(ValueError, match="normed_input"):

@@ -27,7 +27,8 @@ def name_adapters(model: ModelT, adapters: Mapping[str, str | Path | nn.Module])
 
     Args:
         model: one without adapters, as `adapt` takes. Changed in place, and frozen.
-        adapters: by name, files of `save_adapter` or adapted models on the same backbone, which are copied.
+        adapters: by name, files of `save_adapter` or adapted models on the same backbone, which are copied. What else a
+            model keeps for its task (an AST's labels) is not switched.
 
     Returns:
         `model` itself.
@@ -40,10 +41,10 @@ def name_adapters(model: ModelT, adapters: Mapping[str, str | Path | nn.Module])
     check_module(model)
     if is_adapted(model):
         raise ArgumentError("the model has been adapted already; name adapters in one that has none")
-    wrong = [name for name in adapters if not isinstance(name, str) or not name or "." in name]
+    wrong = [name for name in adapters if not _is_name(name)]
     if wrong or not adapters:
         given = f"got {wrong[0]!r}" if wrong else "got none"
-        raise ArgumentError(f"adapters go by names, words without a dot; {given}")
+        raise ArgumentError(f"adapters go by names, words without a dot and not a method's of nn.ModuleDict; {given}")
     tasks = {name: _Task(name, model, source) for name, source in adapters.items()}
     inputs = {name: task.normed_input for name, task in tasks.items()}
     if len(set(inputs.values())) > 1:
@@ -84,6 +85,10 @@ def model_adapters(model: ModelT, names: str | Sequence[str | None] | None) -> I
         yield model
     finally:
         selection.forget(token)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and "." not in name and not hasattr(nn.ModuleDict(), name)
 
 
 class _Task:

@@ -36,8 +36,9 @@ class PerClip:
         found = self._rows.get(batch.device)
         if found is None:  # copied to the device once, not by every block
             groups = {name: [row for row, other in enumerate(self.names) if other == name] for name in self.names}
-            rows = [(name, torch.tensor(group, device=batch.device)) for name, group in groups.items()]
-            found = self._rows[batch.device] = rows, torch.cat([group for _, group in rows]).argsort()
+            with torch.inference_mode(False):  # kept for calls in other modes
+                rows = [(name, torch.tensor(group, device=batch.device)) for name, group in groups.items()]
+                found = self._rows[batch.device] = rows, torch.cat([group for _, group in rows]).argsort()
         return found
 
 

@@ -1,6 +1,8 @@
 """The method itself: what peft calls to put adapters into a model, and to take them out."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -91,6 +93,14 @@ class LoAAModel(BaseTuner):
             adapter = new_adapter(backbone, like, kernel, config)
             adapters.loaa_adapters[adapter_name] = adapter.train(target.training)
             adapters.set_adapter(self.active_adapters)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_: Any, adapter_names: list[str] | None = None, **__: Any) -> Iterator[None]:
+        if adapter_names is not None:  # peft would take them and answer with the active one
+            raise NotImplementedError(
+                "adapters for each clip are fastloaa.name_adapters' and model_adapters' (from_peft makes models for it)"
+            )
+        yield
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)  # peft's own expects a weight, which a head of several parts has not

@@ -76,6 +76,14 @@ def test_a_model_that_takes_no_adapters_is_left_as_it_was() -> None:
     assert [type(module) for module in model] == [nn.Linear]
 
 
+def test_adapters_clip_by_clip_are_not_ignored() -> None:
+    model, x = family("timm ViT")
+    adapted = get_peft_model(model, LoAAConfig()).eval()
+    with pytest.raises(NotImplementedError, match=r"fastloaa\.name_adapters"):
+        adapted(x, adapter_names=["default", "__base__"])
+    adapted(x)
+
+
 def test_nothing_is_merged_in_place() -> None:
     adapted = get_peft_model(family("timm ViT")[0], LoAAConfig())
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}

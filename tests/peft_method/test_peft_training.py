@@ -19,7 +19,7 @@ from helpers.peft_models import FAMILIES, family, logits, transformers_ast, woke
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm())
+    return float((found.detach().double() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
