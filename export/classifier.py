@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_audio
+from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_beginning
 from fastloaa.errors import ArgumentError
 from fastloaa.export.onnx_file import Provider, open_session, optional
 from fastloaa.files import FileError
@@ -74,6 +74,8 @@ class Classifier:
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
         self._sample_rate: int = config["sample_rate"]
+        assert self.metadata.samples is not None  # only files that read images do without
+        self._samples = self.metadata.samples
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
         """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
@@ -89,8 +91,9 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Decode and classify sound files as they come; a broken file becomes a `Prediction` with an error.
 
-        Files that follow each other and have the same length share a batch. Others do not: a clip's mean is taken over
-        all of its row, so zeros behind it would change its answer. What is longer than the frames is cut by the graph.
+        Files that follow each other and have the same length share a batch, as do those that are longer than what the
+        model hears. Others do not: a clip's mean is taken over all of its row, so zeros behind it would change its
+        answer.
 
         Without `top` and `threshold` the three most probable classes are named, and where a clip may have several
         labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
@@ -118,10 +121,10 @@ class Classifier:
     def _stream(
         self, paths: Iterable[str | Path], batch_size: int, top: int | None, threshold: float
     ) -> Iterator[Prediction]:
-        batch: list[tuple[Path, Tensor]] = []
+        batch: list[tuple[Path, Tensor, float]] = []
         for path in map(Path, paths):
             try:
-                waveform = load_audio(path, self._sample_rate)
+                waveform, seconds = load_beginning(path, self._sample_rate, self._samples)
             except (AudioError, OSError) as error:
                 yield from self._answer(batch, top, threshold)
                 batch = []
@@ -130,15 +133,16 @@ class Classifier:
             if batch and (len(batch) == batch_size or len(batch[0][1]) != len(waveform)):
                 yield from self._answer(batch, top, threshold)
                 batch = []
-            batch.append((path, waveform))
+            batch.append((path, waveform, seconds))
         yield from self._answer(batch, top, threshold)
 
-    def _answer(self, batch: list[tuple[Path, Tensor]], top: int | None, threshold: float) -> Iterator[Prediction]:
+    def _answer(
+        self, batch: list[tuple[Path, Tensor, float]], top: int | None, threshold: float
+    ) -> Iterator[Prediction]:
         if not batch:
             return
-        waveform = torch.stack([clip for _, clip in batch])
-        seconds = waveform.shape[1] / self._sample_rate
-        for (path, _), row in zip(batch, self.probabilities(waveform), strict=True):
+        waveform = torch.stack([clip for _, clip, _ in batch])
+        for (path, _, seconds), row in zip(batch, self.probabilities(waveform), strict=True):
             best = [index for index in row.argsort()[::-1][:top] if row[index] >= threshold]
             yield Prediction(
                 path,

@@ -8,7 +8,6 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -23,7 +22,7 @@ from fastloaa.export.merge import MergeError, merge
 from fastloaa.export.onnx_file import TASK, Metadata, Precision, optional
 from fastloaa.export.quantise import quantise
 from fastloaa.export.verify import Report, as_input, verify
-from fastloaa.files import replacing
+from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
@@ -86,9 +85,12 @@ def to_onnx(
             with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
+        FileError: the path is not UTF-8.
+        WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
     """
     start = time.perf_counter()
+    check_utf8(path)
     clips = list(calibration or ())
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
     if precision not in ("fp32", "fp16", "int8"):
@@ -102,8 +104,8 @@ def to_onnx(
             f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
         )
     source = _merged(model) if merged else model
-    with replacing(path) as temporary, TemporaryDirectory() as folder:
-        plain = Path(folder) / "fp32.onnx" if precision == "int8" else temporary
+    with replacing(path) as temporary:
+        plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if precision == "int8" else temporary
         graph = Inference(source, waveform, half=precision == "fp16", probabilities=metadata.probabilities)
         write_graph(graph, metadata, plain)
         if precision == "int8":

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastloaa.errors import FastloaaError
+from fastloaa.text import encodable
 
 METADATA_KEY = "fastloaa"
 
@@ -50,10 +51,13 @@ _WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | Path, purpose: str = "") -> Iterator[None]:
     """Whatever a library raises in the block because the system does not let it write `path` becomes one kind of error.
 
     An OSError that names another file is not of this writing and passes.
+
+    Args:
+        purpose: of a place that the user has not named, to go behind its name in the message.
 
     Raises:
         WriteError: naming `path`, whatever temporary file it was.
@@ -67,7 +71,18 @@ def writing(path: str | Path) -> Iterator[None]:
         refused, number = _refusal(error, path)
         if not refused:
             raise
-        raise WriteError(path, number) from error
+        raise WriteError(f"{path}{purpose}", number) from error
+
+
+@contextmanager
+def writing_temporary() -> Iterator[None]:
+    """`writing` for files that the system's folder for temporary ones holds, whatever they are for.
+
+    Raises:
+        WriteError: naming that folder.
+    """
+    with writing(tempfile.gettempdir(), " (for temporary files; TMPDIR names another folder)"):
+        yield
 
 
 def _refusal(error: BaseException | None, path: Path) -> tuple[bool, int | None]:
@@ -163,7 +178,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors with `metadata` as JSON under the key that fastloaa reads back."""
+    """Tensors with `metadata` as JSON under the key that fastloaa reads back.
+
+    Raises:
+        FileError: the path is not UTF-8.
+        WriteError: it cannot be written.
+    """
+    check_utf8(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(contiguous, temporary, {METADATA_KEY: json.dumps(metadata)})
@@ -214,6 +235,16 @@ def check_tensors(path: str | Path, expected: Mapping[str, Tensor], given: Mappi
         )
 
 
+def check_utf8(path: str | Path) -> None:
+    """Refuse a path that only some libraries open, before minutes are spent on what goes there.
+
+    Raises:
+        FileError: its bytes are not UTF-8.
+    """
+    if encodable(str(path)) != str(path):
+        raise FileError(f"{path}: not UTF-8, and safetensors and onnxruntime open no such path; give another one")
+
+
 def _check_is_file(path: Path, what: str) -> None:
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
@@ -224,10 +255,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     """Tensors of a safetensors file and what fastloaa wrote into its metadata ({} for files of others).
 
     Raises:
-        FileError: missing, not a safetensors file, or damaged.
+        FileError: missing, not a safetensors file, or damaged; or the path is not UTF-8.
     """
     path = Path(path)
     _check_is_file(path, "a safetensors file")
+    check_utf8(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from fastloaa.audio.mpeg import MpegStream, scan_mpeg
-from fastloaa.audio.sources import ENDLESS, length_of
+from fastloaa.audio.sources import ENDLESS, Unreadable, length_of
 
 _UNKNOWN = 0xFFFFFFFF
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
@@ -182,6 +182,9 @@ class View(io.RawIOBase):
         patches: byte position in `file` -> what is there instead.
         first, last: where it begins and ends; None: where the file does.
         claimed: how many bytes it claims to hold; None: what it does.
+
+    Attributes:
+        error: why reading has ended early. It must not be raised: libsndfile calls from C.
     """
 
     def __init__(
@@ -196,11 +199,15 @@ class View(io.RawIOBase):
         self._end = (length_of(file) if last is None else last) - first
         self._claimed = self._end if claimed is None else claimed
         self._at = 0
+        self.error: Exception | None = None
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         begin = self._first + self._at
-        self._file.seek(begin)
-        data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
+        try:
+            self._file.seek(begin)
+            data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
+        except (OSError, Unreadable) as error:
+            self.error, data = error, b""
         for place, patch in self._patches.items():
             low, high = max(place, begin), min(place + len(patch), begin + len(data))
             if low < high:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastloaa.errors import FastloaaError
+from fastloaa.files import WriteError, writing_temporary
 
 STANDARD_INPUT = "-"
 LONGEST_PIPE = 4 << 30  # bytes; kept in memory up to IN_MEMORY, in a temporary file beyond
@@ -135,7 +136,11 @@ class Pipe(io.BufferedIOBase, BinaryIO):
         while not self._ended and self._length < end:
             part = self._stream.read(min(end - self._length, 1 << 20))
             self._ended = not part
-            self._kept.write(part)
+            try:
+                with writing_temporary():
+                    self._kept.write(part)
+            except WriteError as error:
+                raise Unreadable(f"came through a pipe, and there is no place to keep it: {error}") from error
             self._length += len(part)
 
     def read(self, size: int | None = -1, /) -> bytes:
