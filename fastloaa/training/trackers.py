@@ -73,7 +73,10 @@ class TensorBoardTracker:
         step, now = rows[-1]["step"], time.time()
         values = {name: value for name, value in rows[-1].items() if name != "step" and value is not None}
         self._append(
-            *(self._event(step=step, wall_time=now, summary=self._scalar(name, value)) for name, value in values.items())
+            *(
+                self._event(step=step, wall_time=now, summary=self._scalar(name, value))
+                for name, value in values.items()
+            )
         )
 
     def _append(self, *events: Any) -> None:

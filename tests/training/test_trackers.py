@@ -3,14 +3,17 @@
 import builtins
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import files_of_at_most
 from rich.console import Console
 from test_resume import StoppedError
 from tone_set import small_recipe, write_tones
 
+from fastloaa.files import WriteError
 from fastloaa.training import OptionError, train
 from fastloaa.training.loop import Trainer
 from fastloaa.training.rundir import RunDirectory
@@ -90,3 +93,33 @@ def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(OptionError, match=r'needs a package: pip install "fastloaa\[tensorboard\]"'):
         open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_full_disk_is_one_error(begun: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of the epoch that does not fit, raised where it is written: nothing else is printed, now or later."""
+    row = {"step": 1, "train_loss": 0.5} | {f"a metric with a long name, number {n}": 0.5 for n in range(20)}
+    tracker = open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)[0] if begun else None
+    threads = threading.active_count()
+    with (
+        files_of_at_most(200),
+        pytest.raises(WriteError, match=r"tensorboard/events\.out\S+: cannot be written: File too"),
+    ):
+        tracker = tracker or open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)[0]
+        for _ in range(3):
+            tracker.epoch([row])
+    assert threading.active_count() == threads
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_was_written_before_the_disk_was_full_can_be_read(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (tracker,) = open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
+    tracker.epoch([{"step": 1, "loss": 0.5}])
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    with files_of_at_most(path.stat().st_size + 5), pytest.raises(WriteError):
+        tracker.epoch([{"step": 2, "loss": 0.25}])
+    (tracker,) = open_trackers(["tensorboard"], RunDirectory(tmp_path), 1)  # the run goes on
+    tracker.epoch([{"step": 2, "loss": 0.125}])
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.125)]
