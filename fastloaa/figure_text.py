@@ -1,4 +1,4 @@
-"""Names in figures: in fonts that have their characters, where there are such; no character is drawn as an empty box."""
+"""Names in figures, in fonts that have their characters: none is drawn as an empty box."""
 
 from collections.abc import Iterable
 from functools import lru_cache

@@ -55,20 +55,8 @@ def draw(names: list[str], families: list[str], path: Path) -> None:
         figure.savefig(path)
 
 
-NAMES = [
-    "猫",
-    "玻璃破碎的声音",
-    "한국어",
-    "हिन्दी",
-    "بومة",
-    "🎉 party",
-    "👩‍👩‍👧",
-    "e\u0301",
-    "Säge",
-    "$a_b$",
-    "a\nb",
-    "\x1b[1m",
-]
+NAMES = ["猫", "玻璃破碎的声音", "한국어", "हिन्दी", "بومة", "🎉 party", "👩\u200d👩\u200d👧"]
+NAMES += ["e\u0301", "Säge", "$a_b$", "a\nb", "\x1b[1m"]
 
 
 def test_what_no_font_has_is_escaped(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ class Pipe(io.BufferedIOBase, BinaryIO):
             try:
                 with writing_temporary():
                     self._kept.write(part)
+                    self._kept.flush()
             except WriteError as error:
                 raise Unreadable(f"came through a pipe, and there is no place to keep it: {error}") from error
             self._length += len(part)

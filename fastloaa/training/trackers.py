@@ -72,12 +72,8 @@ class TensorBoardTracker:
     def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         step, now = rows[-1]["step"], time.time()
         values = {name: value for name, value in rows[-1].items() if name != "step" and value is not None}
-        self._append(
-            *(
-                self._event(step=step, wall_time=now, summary=self._scalar(name, value))
-                for name, value in values.items()
-            )
-        )
+        summaries = [self._scalar(name, value) for name, value in values.items()]
+        self._append(*(self._event(step=step, wall_time=now, summary=summary) for summary in summaries))
 
     def _append(self, *events: Any) -> None:
         with writing(self.path), self.path.open("ab") as file:

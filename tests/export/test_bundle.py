@@ -122,16 +122,8 @@ def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path
     assert rate.startswith(f"{tmp_path / 'slow.wav'}: has 8000 Hz, expected 16000: ffmpeg ")
 
 
-UNFINISHED = [
-    (0, 0),
-    (None, 0),
-    (0xFFFFFFFF, 0),
-    (8, 0),
-    (0, 0xFFFFFFFF),
-    (0x7FFFF024, 0x7FFFF000),
-    (0, 1000),
-    (0, None),
-]
+UNKNOWN = 0xFFFFFFFF
+UNFINISHED = [(0, 0), (None, 0), (UNKNOWN, 0), (8, 0), (0, UNKNOWN), (0x7FFFF024, 0x7FFFF000), (0, 1000), (0, None)]
 
 
 def test_python_hears_what_predict_hears_of_odd_headers(bundle: Path, tmp_path: Path) -> None:

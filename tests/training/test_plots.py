@@ -60,9 +60,10 @@ def test_confusion(tmp_path: Path, figures: list[Figure], classes: int) -> None:
     assert imread(tmp_path / "confusion.png").std() > 0
 
 
-@pytest.mark.parametrize(
-    "labels", [["x" * 300, "y"], ["录音 " * 30, "猫"], ["a long name " * 5] * 60, [""], ["\n", "\t"]]
-)
+LABELS = [["x" * 300, "y"], ["录音 " * 30, "猫"], ["a long name " * 5] * 60, [""], ["\n", "\t"]]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=range(len(LABELS)))
 def test_labels_of_any_length_and_script(labels: list[str], tmp_path: Path, figures: list[Figure]) -> None:
     """Nothing is warned of, and the matrix keeps its room beside them."""
     with warnings.catch_warnings():
