@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,8 +33,8 @@ class WriteError(FastloaaError, OSError):
         errno: the system's number for it, None where a library kept that to itself.
     """
 
-    def __init__(self, path: str | Path, number: int | None) -> None:
-        reason = os.strerror(number) if number else "the system refuses it"
+    def __init__(self, path: str | Path, number: int | None, reason: str = "") -> None:
+        reason = reason or (os.strerror(number) if number else "the system refuses it")
         super().__init__(f"{path}: cannot be written: {reason}; {_ADVICE.get(number, 'give another place')}")
         self.errno = number
 
@@ -114,8 +115,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     happens to the machine, the old file is there or the new one, whole. Missing folders are made.
 
     Raises:
-        WriteError: the file cannot be written; what was at `path` is as it was.
+        WriteError: the file cannot be written, or what is at `path` is a folder, a device or a pipe, which a file must
+            not replace; what was there is as it was.
     """
+    _check_replaceable(Path(path))
     with _beside(path) as temporary:
         yield temporary
         umask = os.umask(0)
@@ -123,6 +126,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # some writers make files that only the user may read
         _flush(temporary)
         temporary.replace(path)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise WriteError for anything but a file: the system would let its administrator rename one over /dev/null."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or writing will say why
+        return
+    if stat.S_ISDIR(mode):
+        raise WriteError(path, errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        raise WriteError(path, errno.EEXIST, "it is a device, a pipe or a socket, and no file")
 
 
 @contextmanager

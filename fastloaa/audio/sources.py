@@ -6,6 +6,7 @@ import select
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -169,7 +170,8 @@ class Pipe(io.BufferedIOBase, BinaryIO):
         return True
 
     def close(self) -> None:
-        self._kept.close()
+        with suppress(OSError):  # what did not fit before does not now
+            self._kept.close()
         if self._stream is not getattr(sys.stdin, "buffer", None):
             self._stream.close()
         super().close()
