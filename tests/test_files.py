@@ -285,7 +285,6 @@ REFUSING: dict[str, Callable[[Path], object]] = {
     "adapter": lambda folder: save_adapter(adapt(small_ast()), folder / "a.safetensors"),
     "model": lambda folder: small_ast().save(folder / "a.safetensors"),
     "merged": lambda folder: save_merged(merge(adapt(small_ast())), folder / "a.safetensors"),
-    "another method": lambda folder: Recipe(data="x", method="probe").build_method().save(small_ast(), folder / "a.st"),
     "tensors": lambda folder: write_safetensors(folder / "a", {}, {}),
     "onnx": lambda folder: to_onnx(small_ast(), folder / "a.onnx"),
     "onnx by name": lambda folder: to_onnx(small_ast(), folder.with_name(f"{NOT_UTF8}.onnx")),
