@@ -26,8 +26,8 @@ def write_bundle(model: str | Path, folder: str | Path) -> None:
             path that is not UTF-8.
         MissingPackageError: onnxruntime is not installed.
     """
-    folder = Path(folder)
     check_utf8(folder)
+    folder = Path(folder)
     _, metadata = open_session(model, ["CPUExecutionProvider"])
     if metadata.input != "waveform":
         raise FileError(f"{model}: reads {metadata.input}; servers want waveforms, export it with its front end")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_beginning
-from fastloaa.errors import ArgumentError
+from fastloaa.audio.logmel import as_waveform
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.onnx_file import Provider, open_session, optional
 from fastloaa.files import FileError
+from fastloaa.inputs import check_path, number, whole
 
 # TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
 _PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
@@ -78,13 +81,20 @@ class Classifier:
         self._samples = self.metadata.samples
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
-        """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
-        x = waveform if self._front_end is None else self._front_end(waveform)
-        return self._session.run(["probabilities"], {self.metadata.input: x.numpy()})[0]
+        """Waveforms of equal length, [batch, samples] at `metadata.sample_rate` -> float32 [batch, classes].
+
+        Args:
+            waveform: floating-point or int16, numpy arrays too.
+
+        Raises:
+            ArgumentError: another shape or dtype.
+        """
+        x = as_waveform(waveform) if self._front_end is None else self._front_end(waveform)
+        return self._session.run(["probabilities"], {self.metadata.input: x.numpy(force=True).astype(np.float32)})[0]
 
     def classify(
         self,
-        paths: Iterable[str | Path],
+        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
         batch_size: int = 8,
         top: int | None = None,
         threshold: float | None = None,
@@ -99,7 +109,7 @@ class Classifier:
         labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
 
         Args:
-            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length.
+            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length; a single one too.
             batch_size: most clips in one run.
             top: most classes to name, at most all.
             threshold: least probability of a class that is named, from 0 to 1.
@@ -109,20 +119,28 @@ class Classifier:
 
         Raises:
             ArgumentError: batch_size or top below 1, a threshold outside 0 to 1.
+            ArgumentTypeError: no paths.
         """
-        if batch_size < 1 or (top is not None and top < 1):
-            raise ArgumentError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
-        if threshold is not None and not 0 <= threshold <= 1:
+        batch_size, top = whole("batch_size", batch_size), None if top is None else whole("top", top)
+        if isinstance(paths, str | PathLike):
+            paths = [paths]
+        if not isinstance(paths, Iterable) or hasattr(paths, "shape"):
+            raise ArgumentTypeError(
+                f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) takes samples"
+            )
+        if threshold is not None and not 0 <= number("threshold", threshold) <= 1:
             raise ArgumentError(f"threshold is a probability, from 0 to 1, got {threshold}")
         if top is None and threshold is None:
             top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)
         return self._stream(paths, batch_size, top, threshold or 0.0)
 
     def _stream(
-        self, paths: Iterable[str | Path], batch_size: int, top: int | None, threshold: float
+        self, paths: Iterable[str | PathLike[str]], batch_size: int, top: int | None, threshold: float
     ) -> Iterator[Prediction]:
         batch: list[tuple[Path, Tensor, float]] = []
-        for path in map(Path, paths):
+        for given in paths:
+            check_path(given)
+            path = Path(given)
             try:
                 waveform, seconds = load_beginning(path, self._sample_rate, self._samples)
             except (AudioError, OSError) as error:

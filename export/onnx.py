@@ -21,7 +21,7 @@ from fastloaa.export.graph import Inference, image_size
 from fastloaa.export.merge import MergeError, merge
 from fastloaa.export.onnx_file import TASK, Metadata, Precision, optional
 from fastloaa.export.quantise import quantise
-from fastloaa.export.verify import Report, as_input, verify
+from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
@@ -68,9 +68,9 @@ def to_onnx(
         probabilities: "softmax", or "sigmoid" where each class stands for itself; the model's own by default, which is
             the loss's that it was trained with, and "softmax" for timm's models.
         multi_label: whether a clip may have several of the labels, or none; the model's own by default.
-        calibration: recordings, float32 [samples] each at the model's sample rate, of the kind that the file will
-            hear; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every precision
-            is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+        calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
+            of the kind that the file will hear; images [channels, height, width] for timm's models. "int8" finds its
+            ranges on them; every precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
         tolerance: largest absolute difference from PyTorch allowed in logits and probabilities of "fp32".
         force: keep an "fp16" or "int8" file that names another class than PyTorch for more than 1% of the recordings.
         contrib: let onnxruntime fuse more, into its own com.microsoft operators, which no other runtime has.
@@ -79,10 +79,10 @@ def to_onnx(
         How large the file is and how far its answers are from PyTorch's.
 
     Raises:
-        ArgumentTypeError: another kind of model.
-        ArgumentError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
-            probabilities other than those, or a softmax with multi_label, waveform=True for a timm model, or contrib
-            with another precision than "fp32".
+        ArgumentTypeError: another kind of model, or no path.
+        ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
+            unknown precision, no recordings for "fp16" or "int8", probabilities other than those, or a softmax with
+            multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         FileError: the path is not UTF-8.
@@ -91,7 +91,7 @@ def to_onnx(
     """
     start = time.perf_counter()
     check_utf8(path)
-    clips = list(calibration or ())
+    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
     if precision not in ("fp32", "fp16", "int8"):
         raise ArgumentError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
@@ -133,6 +133,8 @@ def metadata_of(
         )
     if waveform and not isinstance(model, AST):
         raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
+    if isinstance(labels, str):
+        raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
     numbers = [str(number) for number in range(model.num_classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
     if len(names) != model.num_classes:
@@ -147,7 +149,7 @@ def metadata_of(
         task=TASK,
         input="image",
         precision=precision,
-        labels=tuple(names),
+        labels=tuple(map(str, names)),
         opset=OPSET,
         probabilities=kind,
         multi_label=several,

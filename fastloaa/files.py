@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastloaa.errors import FastloaaError
+from fastloaa.inputs import check_path
 from fastloaa.text import encodable
 
 METADATA_KEY = "fastloaa"
@@ -254,8 +255,10 @@ def check_utf8(path: str | Path) -> None:
     """Refuse a path that only some libraries open, before minutes are spent on what goes there.
 
     Raises:
+        ArgumentTypeError: it is none.
         FileError: its bytes are not UTF-8.
     """
+    check_path(path)
     if encodable(str(path)) != str(path):
         raise FileError(f"{path}: not UTF-8, and safetensors and onnxruntime open no such path; give another one")
 
@@ -272,6 +275,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     Raises:
         FileError: missing, not a safetensors file, or damaged; or the path is not UTF-8.
     """
+    check_path(path)
     path = Path(path)
     _check_is_file(path, "a safetensors file")
     check_utf8(path)

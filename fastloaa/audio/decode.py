@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fastloaa.audio.logmel import as_samples, described
 from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
 from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
 from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.inputs import whole
 
 LONGEST = 1 << 30
 """Samples that are read at once are fewer: 4 GiB, 6.2 hours at 48 kHz."""
@@ -64,13 +66,10 @@ def load_audio(
     Warns:
         AudioWarning: the header was never finished (a recorder that was cut off), and everything behind it is read.
     """
-    if not isinstance(path, str | PathLike):
-        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
-    if not 0 <= start < (math.inf if stop is None else stop):
-        raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start} to {stop}")
-    if sample_rate < 1:
-        raise AudioError(f"{path}: expected a sample_rate in Hz, at least 1, got {sample_rate}")
-    path = Path(path)
+    path, sample_rate = _checked(path, sample_rate)
+    times = (start, *(() if stop is None else (stop,)))
+    if not all(isinstance(time, Real) for time in times) or not 0 <= start < (math.inf if stop is None else stop):
+        raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start!r} to {stop!r}")
     with _opened(path, only_beginning=stop is not None) as sound:
         if sound.note:
             warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
@@ -92,12 +91,14 @@ def load_beginning(path: str | PathLike[str], sample_rate: int, samples: int) ->
         What `load_audio(path, sample_rate)[:samples]` is, and seconds.
 
     Raises:
-        AudioError: as of `load_audio`, but for the number of samples.
+        AudioError: as of `load_audio`, but for the number of samples in the file.
+        ArgumentError: `samples` below 1.
 
     Warns:
         AudioWarning: as of `load_audio`.
     """
-    path = Path(path)
+    path, sample_rate = _checked(path, sample_rate)
+    samples = whole("samples", samples)
     with _opened(path) as sound:
         if sound.note:
             warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
@@ -110,6 +111,15 @@ def load_beginning(path: str | PathLike[str], sample_rate: int, samples: int) ->
         if not kept:
             raise Unreadable(_NO_SAMPLES)
         return resample(torch.cat(kept), sound.rate, sample_rate)[:samples].clone(), count / sound.rate
+
+
+def _checked(path: str | PathLike[str], sample_rate: int) -> tuple[Path, int]:
+    """What both take, as Path and int."""
+    if not isinstance(path, str | PathLike):
+        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
+    if not isinstance(sample_rate, Real) or not 1 <= sample_rate <= 1 << 30:
+        raise AudioError(f"{path}: expected a sample_rate in Hz, at least 1, got {sample_rate!r}")
+    return Path(path), int(sample_rate)
 
 
 def sound_seconds(path: str | PathLike[str]) -> float:
