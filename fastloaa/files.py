@@ -163,8 +163,7 @@ def making_folder(path: str | Path) -> Iterator[Path]:
 def _beside(path: str | Path) -> Iterator[Path]:
     """The same name in a hidden folder beside `path`, deleted with all that is left in it."""
     path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), _made(path.parent):
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=leftover_prefix(path)))
         try:
             yield folder / path.name
@@ -172,6 +171,20 @@ def _beside(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # not every file system can flush a folder
             _flush(path.parent)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """`folder` with its parents; those that were missing go again where the block fails and leaves them empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty, or not made
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def leftover_prefix(path: Path) -> str:

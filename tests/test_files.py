@@ -329,3 +329,11 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path) -> None:
         quantise(tmp_path / "fp32.onnx", quantise_into, [clip[None].numpy() for clip in clips])
     assert str(error.value).startswith(f"{tempfile.gettempdir()} (for temporary files; TMPDIR names another folder): ")
     assert not quantise_into.exists()
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.onnx", "adapter.safetensors", "recipe.yaml"])
+def test_folders_that_were_made_for_nothing_are_gone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with files_of_at_most(100), pytest.raises(WriteError):
+        WRITERS[name](tmp_path / "old" / "new" / "newer" / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
