@@ -1,8 +1,10 @@
 """What an adapter costs a forward pass: `python bench/inference.py`, `--save` to keep the figures.
 
 Log-mels that lie on the device to logits, without gradients; "merged" is `fastloaa.export.merge` of the model before
-it. Candidates run in turns (see timing.py) after all copies of one model have given the same logits; "(again)" is a
-second copy of the backbone, and its ratio is the error of the others.
+it. Weights of convolutions are stored channels_last, as one does for serving. On a GPU the same calls are timed again
+as replays of CUDA graphs, which leave the host out: at small batches it is all that eager calls wait for.
+Candidates run in turns (see timing.py) after all copies of one model have given the same logits; "(again)" is a second
+copy of the backbone, and its ratio is the error of the others.
 """
 
 import sys
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from fastloaa.export import merge
 from fastloaa.training.precision import freeze_in_bf16
 
+GRAPH = "forward, CUDA graph"
+
 
 def models(case: Case, device: torch.device, found: list[Variant]) -> dict[str, nn.Module]:
     """Every variant as it would serve, and the merged ones."""
@@ -29,7 +33,7 @@ def models(case: Case, device: torch.device, found: list[Variant]) -> dict[str, 
         name = f"LoAA r={rank} torch"
         if name in built:
             built[f"LoAA r={rank} merged"] = merge(built[name])
-    return built
+    return {name: model.to(memory_format=torch.channels_last) for name, model in built.items()}
 
 
 def call(model: nn.Module, case: Case, log_mels: list[Tensor]) -> Callable[[int], Tensor]:
@@ -39,6 +43,19 @@ def call(model: nn.Module, case: Case, log_mels: list[Tensor]) -> Callable[[int]
             return model(log_mel)
 
     return run
+
+
+def graphed(call: Callable[[int], Tensor]) -> Callable[[int], None]:
+    """The call as a replay of a CUDA graph, on its first input."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call(0)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call(0)
+    return lambda _: graph.replay()
 
 
 def check_equal(case: Case, calls: dict[str, Callable[[int], Tensor]]) -> None:
@@ -60,7 +77,11 @@ def measure(case: Case, device: torch.device, found: list[Variant], rounds: int)
     calls = {name: call(model, case, log_mels) for name, model in built.items()}
     check_equal(case, calls)
     timings = in_turns(dict(calls), device, rounds, calls=3 if device.type == "cuda" else 1)
-    return rows("inference", "forward", case, timings)
+    lines = rows("inference", "forward", case, timings)
+    if device.type == "cuda":
+        replays = {name: graphed(call) for name, call in calls.items()}
+        lines += rows("inference", GRAPH, case, in_turns(replays, device, rounds, queued=True))
+    return lines
 
 
 def main() -> None:
@@ -71,7 +92,8 @@ def main() -> None:
     measured: list[dict[str, Any]] = []
     for case in cases:
         lines = measure(case, device, found, arguments.rounds)
-        show(console, case, lines)
+        for mode in dict.fromkeys(line["mode"] for line in lines):
+            show(console, case, [line for line in lines if line["mode"] == mode])
         measured += lines
     if arguments.save:
         console.print(f"saved to {save('inference', device, measured)}")

@@ -60,7 +60,8 @@ class Variant:
         """The adapted model on the device; the backbone's weights are the same for every variant."""
         torch.manual_seed(0)
         options = {"depth": case.depth, "embed_dim": case.dim, "num_heads": max(case.dim // HEAD_DIM, 1)}
-        model = AST(CLASSES, case.time * PATCH, case.freq * PATCH, backbone_options=options)
+        with device:  # a GPU draws the weights in no time
+            model = AST(CLASSES, case.time * PATCH, case.freq * PATCH, backbone_options=options)
         build_method(self.method, self.options).apply(model)
         for module in model.modules():
             if isinstance(module, LoAA):  # as after training: the branches are not zero

@@ -49,18 +49,17 @@ class Inputs:
             draw(*size, *taps, std=0.03).requires_grad_()  # stored as the module and Conv2d store them
             for size in ((case.bottleneck, case.dim), (case.dim, case.bottleneck))
         )
-
-    def forward(self, provider: Provider, grid: TokenGrid, call: int) -> Tensor:
-        which = call % len(self.x)
-        return provider(self.x[which], self.down, self.up, grid, *self.summands[which])
+        # As one stores the weights of convolutions for serving: model.to(memory_format=torch.channels_last).
+        self.served = [w.detach().to(memory_format=torch.channels_last) for w in (self.down, self.up)]
 
     def inference(self, provider: Provider, grid: TokenGrid, call: int) -> Tensor:
+        which = call % len(self.x)
         with torch.no_grad():
-            return self.forward(provider, grid, call)
+            return provider(self.x[which], *self.served, grid, *self.summands[which])
 
     def training(self, provider: Provider, grid: TokenGrid, call: int) -> tuple[Tensor, ...]:
         which = call % len(self.x)
-        out = self.forward(provider, grid, call)
+        out = provider(self.x[which], self.down, self.up, grid, *self.summands[which])
         return torch.autograd.grad(out, [self.x[which], self.down, self.up, *self.summands[which]], self.grads[which])
 
 

@@ -43,8 +43,9 @@ def candidates(key: Key) -> list[Setting]:
 def sample(key: Key, dim: int, batch: int, device: str) -> Sample:
     kernel, element_bytes, wide_bytes, columns = key
     dtype = torch.bfloat16 if element_bytes == 2 else torch.float32
-    x_dtype = torch.float32 if wide_bytes > element_bytes else None
-    return Sample(kernel, dtype, RANKS[columns], (1, 3), dim, batch, x_dtype, device=device)
+    x_dtype = torch.float32 if wide_bytes > max(3, element_bytes) else None
+    stream_dtype = torch.float32 if wide_bytes > element_bytes else None
+    return Sample(kernel, dtype, RANKS[columns], (1, 3), dim, batch, x_dtype, stream_dtype, device=device)
 
 
 def worth_timing(shape: Sample, chip: int, chosen: Setting) -> bool:

@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import AudioTransformer, token_grid, vision_transformer
+from fastloaa.adapt import is_audio_transformer, token_grid, vision_transformer
 from fastloaa.export.merge import MergeError, linear_of, merged_from
 from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
 from fastloaa.follow import follow_grid
@@ -28,7 +28,7 @@ def save_merged(model: nn.Module, path: str | Path) -> None:
     metadata = {
         "kind": "merged",
         "merged_from": origin,
-        "model": model.config() if isinstance(model, AudioTransformer) else None,
+        "model": model.config() if is_audio_transformer(model) else None,
         "blocks": [{"attn": _between(block.attn), "ffn": _between(block.mlp)} for block in blocks],
     }
     write_safetensors(path, model.state_dict(), metadata)
@@ -58,7 +58,7 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         with understanding(path, "a merged model"):
             model = AST.from_config(config)
     vit = vision_transformer(model)
-    prefix = "backbone." if isinstance(model, AudioTransformer) else ""
+    prefix = "backbone." if is_audio_transformer(model) else ""
     try:
         for index, (block, sites) in enumerate(zip(vit.blocks, sites_of_blocks, strict=True)):
             _widen_like(block, sites, {k.removeprefix(f"{prefix}blocks.{index}."): v for k, v in state.items()})

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast
 
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -43,7 +43,6 @@ class AdaptConfig:
         return cls(**(values | kernels))
 
 
-@runtime_checkable
 class AudioTransformer(Protocol):
     """What `adapt` needs of a model that is more than a timm ViT: `AST` is one."""
 
@@ -54,6 +53,16 @@ class AudioTransformer(Protocol):
     def grid(self) -> TokenGrid: ...
 
     def config(self) -> dict[str, Any]: ...
+
+
+def is_audio_transformer(model: Any) -> TypeGuard[AudioTransformer]:
+    """Whether `model` is one; isinstance cannot say, since a module's submodules are no attributes of its class."""
+    return (
+        isinstance(getattr(model, "backbone", None), VisionTransformer)
+        and isinstance(getattr(model, "head", None), nn.Module)
+        and callable(getattr(model, "config", None))
+        and hasattr(model, "grid")
+    )
 
 
 class OpenBlock(nn.Module):
@@ -259,7 +268,7 @@ def vision_transformer(model: nn.Module) -> VisionTransformer:
         raise ArgumentTypeError(
             "this needs fastloaa's own AST: AST.from_transformers(model) makes one, adapters and all"
         )
-    vit = model.backbone if isinstance(model, AudioTransformer) else model
+    vit = model.backbone if is_audio_transformer(model) else model
     if not isinstance(vit, VisionTransformer):
         raise ArgumentTypeError(
             f"adapters go into fastloaa.AST, a timm VisionTransformer or transformers' ASTForAudioClassification, got "
@@ -274,7 +283,7 @@ def token_grid(model: nn.Module) -> TokenGrid:
     Raises:
         ArgumentTypeError: the tokens do not keep to a grid.
     """
-    if isinstance(model, AudioTransformer):
+    if is_audio_transformer(model):
         return model.grid
     if is_transformers_ast(model):
         config, projection = model.config, model.audio_spectrogram_transformer.embeddings.patch_embeddings.projection
@@ -298,7 +307,7 @@ def head_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The trainable head by name: AST's LayerNorm + Linear; a timm ViT's classifier(s) and the norm before them."""
     if is_transformers_ast(model):
         return {"classifier": model.classifier}
-    names = ("head",) if isinstance(model, AudioTransformer) else ("fc_norm", "head", "head_dist")
+    names = ("head",) if is_audio_transformer(model) else ("fc_norm", "head", "head_dist")
     return {name: module for name in names if (module := getattr(model, name, None)) is not None}
 
 

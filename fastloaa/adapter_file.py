@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from fastloaa.adapt import (
     AdaptConfig,
-    AudioTransformer,
     ModelT,
     adapt,
     adapt_config,
     embed_dim,
     frozen_weights,
     head_modules,
+    is_audio_transformer,
     token_grid,
     transformer_blocks,
 )
@@ -52,7 +52,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
         "adapt": config.to_json(),
         "backbone": describe_backbone(model),
         "initialisation": {name: adapter.initialisation for name, adapter in _adapters(model).items()},
-        "model": model.config() if isinstance(model, AudioTransformer) else None,
+        "model": model.config() if is_audio_transformer(model) else None,
     }
     write_safetensors(path, adapter_state(model), metadata)
 
@@ -100,7 +100,7 @@ def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True
             adapt(model, **asdict(config))
     check_tensors(path, adapter_state(model), state)
     model.load_state_dict(state, strict=False)
-    if isinstance(model, AudioTransformer):  # the head answers as it was trained to
+    if is_audio_transformer(model):  # the head answers as it was trained to
         for name, value in answers.items():
             setattr(model, name, value)
     for name, adapter in _adapters(model).items():

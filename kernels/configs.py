@@ -11,26 +11,32 @@ from fastloaa.kernels.remembered import forget
 KERNELS = ("forward", "input_grad", "weight_grad")
 
 Key = tuple[str, int, int, int]
-"""(kernel, bytes of an element of the weights, of the widest [tokens, dim] tensor that is read, columns at most)
+"""(kernel, bytes of an element of the weights, of the [tokens, dim] tensors that are read, columns at most)
 
-Columns: the packed ones (taps * r), padded; or twice the hidden rows, padded, if that is more."""
+Bytes of what is read: the most of x and of the mean of two summands. Under autocast block_out has two and skip four:
+three. Columns: the packed ones (taps * r), padded; or twice the hidden rows, padded, if that is more."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How one kernel is launched: tokens and channels of its blocks, warps, and stages of the software pipeline."""
+    """How one kernel is launched: tokens and channels of its blocks, warps, and stages of the software pipeline.
+
+    `registers` is the most that a thread may have, 0 for as many as the compiler likes: with 128 of them two programs
+    of 8 warps fit on a multiprocessor, and one computes while the other waits.
+    """
 
     block_tokens: int
     block_channels: int
     warps: int
     stages: int
+    registers: int = 0
 
 
 Table = dict[Key, tuple[Setting, ...]]
 """Of each class: the largest tile first, then smaller ones for small batches. Weight gradients have one."""
 
 
-def _tiles(key: Key, *settings: tuple[int, int, int, int]) -> Table:
+def _tiles(key: Key, *settings: tuple[int, ...]) -> Table:
     name, *rest = key
     made = tuple(Setting(*numbers) for numbers in settings)
     return {(kernel, *rest): made for kernel in (KERNELS[:2] if name == "tile" else [name])}  # type: ignore[misc]
@@ -71,7 +77,21 @@ _AMPERE: Table = (  # without wgmma operands and sums of a product are all in re
     | _tiles(("weight_grad", 2, 2, 128), (64, 128, 8, 3))
     | _tiles(("weight_grad", 2, 2, 256), (32, 64, 8, 3))
 )
-_HOPPER: Table = _LARGE | _tiles(("tile", 2, 2, 128), (128, 64, 8, 4), (64, 64, 4, 3), (32, 32, 4, 3))
+_HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
+    _LARGE
+    | _tiles(("forward", 2, 2, 128), (128, 64, 8, 4), (64, 64, 8, 3), (32, 64, 4, 4))
+    | _tiles(("forward", 2, 2, 256), (128, 32, 8, 3), (64, 64, 8, 3), (32, 128, 4, 3))
+    | _tiles(("forward", 2, 3, 128), (128, 64, 8, 3), (64, 32, 8, 4), (32, 64, 4, 3))
+    | _tiles(("forward", 2, 3, 256), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("forward", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("input_grad", 2, 2, 128), (128, 64, 8, 3, 128), (64, 64, 8, 3), (32, 64, 4, 4))
+    | _tiles(("input_grad", 2, 2, 256), (128, 64, 8, 3), (64, 64, 8, 3), (32, 128, 4, 3))
+    | _tiles(("input_grad", 2, 4, 128), (128, 64, 8, 3), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("input_grad", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
+    | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 128), (32, 256, 8, 4))
+    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3))
+)
 _FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 _installed: dict[int, Table] = {}
 
@@ -81,12 +101,19 @@ def table(capability: int) -> Table:
     return _FROZEN[_family(capability)] | _installed.get(capability, {})
 
 
-def settings(kernel: str, capability: int, element_bytes: int, wide_bytes: int, columns: int) -> tuple[Setting, ...]:
+def settings(
+    kernel: str, capability: int, element_bytes: int, wide_bytes: int, columns: int, taps: int = 3
+) -> tuple[Setting, ...]:
     """For one launch, the largest tile first: of the narrowest class that holds its columns, else of the widest."""
     known = table(capability)
     widths = _widths(known, kernel, element_bytes)
     width = next((width for width in widths if columns <= width), widths[-1])
-    return known[kernel, element_bytes, max(wide_bytes, element_bytes), width]
+    key = (kernel, element_bytes, max(wide_bytes, element_bytes), width)
+    found = known[key] if key in known else known[kernel, element_bytes, 4, width]
+    if kernel == "input_grad" and taps == 1 and width > 128:
+        # A single tap's hidden rows are not sent through memory in pieces: all at once take too many registers.
+        found = tuple(chosen for chosen in found if chosen.block_tokens <= 64) or found
+    return found
 
 
 def widest(kernel: str, capability: int, element_bytes: int) -> int:
@@ -123,7 +150,8 @@ def load_table(path: str | Path) -> None:
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:
-    chosen = Setting(*(row[name] for name in Setting.__dataclass_fields__))
+    row = {"registers": 0, **row}  # tables of before do not name them
+    chosen = Setting(**{name: row[name] for name in Setting.__dataclass_fields__})
     blocks = (chosen.block_tokens, chosen.block_channels)
     powers = all(isinstance(n, int) and n > 0 and n & (n - 1) == 0 for n in (*blocks, chosen.warps))
     if not powers or min(blocks) < 16 or not isinstance(chosen.stages, int) or chosen.stages < 1:

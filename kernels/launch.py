@@ -1,7 +1,7 @@
 """Forward and backward on whole tensors: allocation, and one launch after the other."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -117,6 +117,8 @@ def backward(
 
     d_down and d_up are float32 sums rounded to the weights' dtype, in their shapes, stored channels_last.
     """
+    if need_down or need_up:  # which walk over the rows; what lies otherwise is copied once, for all launches
+        dy, call = _even_rows(dy), replace(call, x=_even_rows(call.x))
     x, down = call.x, call.down
     needs = (need_x, need_down, need_up)
     key = (call.layout(), dy.shape, dy.stride(), dy.dtype, needs, _precision(down))
@@ -152,8 +154,7 @@ def backward(
         alone = alone and len(more) == 1
         launches += [*more, prepare.weight_sum(partial, d_down, d_up)]
         launches[-1].run()
-    copied = not (_all_dense(call) and _has_even_rows(dy) and _has_even_rows(x))
-    if alone and not copied and x.device.type != "meta":
+    if alone and _all_dense(call) and x.device.type != "meta":
         kept = _BackwardPlan(tuple(map(Plan, launches)), None if partial is None else partial.shape)
         _backward_plans.keep(key, kept)
     return dx, d_down, d_up, d_pre
@@ -193,7 +194,7 @@ def _partial_sums(
     call: Call, dy: Tensor, hidden: Tensor, d_pre: Tensor, need_down: bool, need_up: bool
 ) -> tuple[list[Launch], Tensor]:
     """The launches, and of the wanted gradients the sums [gradients, splits, taps * r, dim] float32."""
-    dy, x, down = _even_rows(dy), _even_rows(call.x), call.down
+    x, down = call.x, call.down
     gradients = need_down + need_up
     together = gradients == 1 or dy.dtype == x.dtype
     split = prepare.Split.of(dy, x, down, gradients if together else 1)
@@ -228,12 +229,8 @@ def _all_dense(call: Call) -> bool:
     return all(t is None or t.is_contiguous() for t in (call.down_bias, call.up_bias, call.mask))
 
 
-def _has_even_rows(tensor: Tensor) -> bool:
-    batch, tokens, _ = tensor.shape
-    clip, token, channel = tensor.stride()
-    return channel == 1 and (batch == 1 or clip == tokens * token)
-
-
 def _even_rows(tensor: Tensor) -> Tensor:
     """[batch, tokens, dim] as rows with one stride, copied where clips or channels lie otherwise."""
-    return tensor if _has_even_rows(tensor) else tensor.contiguous()
+    batch, tokens, _ = tensor.shape
+    clip, token, channel = tensor.stride()
+    return tensor if channel == 1 and (batch == 1 or clip == tokens * token) else tensor.contiguous()

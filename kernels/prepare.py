@@ -1,7 +1,7 @@
 """Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
@@ -54,7 +54,8 @@ class Launch:
 
     @property
     def compile_options(self) -> dict[str, int]:
-        return {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
+        options = {"num_warps": self.setting.warps, "num_stages": self.setting.stages}
+        return options | ({"maxnreg": self.setting.registers} if self.setting.registers else {})
 
     def run(self) -> None:
         """Launch on the device of the tensors, which need not be the current one, in its current stream."""
@@ -332,10 +333,15 @@ def _tile(
     padded_rank, padded_columns = packed(rank, taps)
     lines = geometry.lines(tokens, (kf, kt))
     if chosen is None:
-        read = (*strides.values(), tensors.get("p_partial"))
-        wide_bytes = max(tensor.element_size() for tensor in read if tensor is not None)
-        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps))
+        summands = [tensors.get(name) for name in ("p_block", "p_skip", "p_partial")]
+        summand_bytes = sum(summand.element_size() for summand in summands if summand is not None)
+        wide_bytes = max(rows.element_size(), triton.cdiv(summand_bytes, 2))
+        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps)
         chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
+        if dim <= chosen.block_channels and down.dtype == torch.float32:
+            # A loop of a single trip is none, and then ptxas spoils addresses of wgmma's float32 operands
+            # (docs/kernels.md, "Hazards"). Tiles of 32 tokens are multiplied by other instructions.
+            chosen = replace(chosen, block_tokens=32, warps=4)
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
     channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
     width = rows_width(rank, padded_columns)

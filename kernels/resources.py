@@ -81,8 +81,8 @@ class Resources:
 class Sample:
     """The tensors of a full-size call of one kernel, real or (device "meta") shapes only, to launch with any setting.
 
-    Grid 8x64 with two prefix tokens and both summands; `x_dtype` is wider than `dtype` under autocast, and `extras`
-    are biases and mask.
+    Grid 8x64 with two prefix tokens and both summands. Under autocast `x_dtype` (of x and block_out) may be wider than
+    `dtype`, and `stream_dtype` is that of skip and result; `extras` are biases and mask.
     """
 
     kernel: str
@@ -92,6 +92,7 @@ class Sample:
     dim: int = 768
     batch: int = 64
     x_dtype: torch.dtype | None = None
+    stream_dtype: torch.dtype | None = None
     extras: bool = False
     device: str = "meta"
 
@@ -103,8 +104,10 @@ class Sample:
 
     @cached_property
     def wide(self) -> list[Tensor]:
-        """Four of [batch, tokens, dim]."""
-        return [self._draw(self.batch, self.tokens, self.dim, dtype=self.x_dtype) for _ in range(4)]
+        """x, block_out, skip and result [batch, tokens, dim]."""
+        stream = self.stream_dtype or self.x_dtype
+        dtypes = (self.x_dtype, self.x_dtype, stream, stream)
+        return [self._draw(self.batch, self.tokens, self.dim, dtype=dtype) for dtype in dtypes]
 
     @cached_property
     def hidden(self) -> list[Tensor]:
@@ -116,8 +119,8 @@ class Sample:
         down, up = self._draw(self.rank, self.dim, *self.size), self._draw(self.dim, self.rank, *self.size)
         return down.contiguous(memory_format=torch.channels_last), up.contiguous(memory_format=torch.channels_last)
 
-    def launch(self, chosen: Setting, part: slice | None = None) -> Launch:
-        """The kernel on all hidden rows, or on a part of them."""
+    def launch(self, chosen: Setting | None, part: slice | None = None) -> Launch:
+        """The kernel on all hidden rows, or on a part of them; with the frozen setting where `chosen` is None."""
         (x, block_out, skip, out), (pre, d_pre, hidden), (down, up) = self.wide, self.hidden, self.weights
         mask = self.hidden[0] if self.extras else None
         part = part or slice(0, self.rank)

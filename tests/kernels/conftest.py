@@ -27,6 +27,15 @@ def _bfloat16(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _convolutions_in_float32() -> Iterator[None]:
+    """PyTorch's own, which the kernels are compared with, round to TF32 on a GPU unless told otherwise."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    yield
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.fixture(autouse=True)
 def _fresh_memory_is_nan() -> Iterator[None]:
     """PyTorch fills every new tensor with NaN, so that an element that no kernel writes fails its test."""
     torch.use_deterministic_algorithms(True, warn_only=True)

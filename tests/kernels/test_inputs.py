@@ -46,7 +46,8 @@ def test_expanded_summands(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation: str, dtype: torch.dtype) -> None:
-    check(Case(activation=activation, scale=0.7, bias=True), dtype)
+    # A bias has few gradients: enough of them that luck of the formulation they are compared with averages out.
+    check(Case(activation=activation, scale=0.7, bias=True, rank=32, dim=32, batch=4), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -106,6 +106,20 @@ def test_the_switch_for_tf32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == ["tf32x3"] * 2 + ["tf32"] * 2 + ["tf32x3"] * 2
 
 
+def test_a_gradient_that_is_expanded_is_copied_and_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sum over the output sends back: one number, expanded to all."""
+    worked_out: list[str] = []
+    work_out = prepare.input_grad
+    monkeypatch.setattr(prepare, "input_grad", lambda *given: (worked_out.append("once"), work_out(*given))[1])
+    case = Case()
+    inputs = case.inputs(torch.float32)
+    grad = torch.ones((), device=DEVICE).expand(case.batch, case.tokens, case.dim)
+    forget()
+    for each in (inputs, other(inputs), inputs):
+        assert_right(case, each, grad)
+    assert worked_out == ["once"]
+
+
 def test_whatever_follows_inference_still_gets_gradients() -> None:
     case = Case()
     inputs = case.inputs(torch.float32)
