@@ -53,6 +53,7 @@ $curl```
 PYTHON = """\
 import io
 import json
+import os
 import pathlib
 import re
 import sys
@@ -66,6 +67,7 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 about = session.get_modelmeta().custom_metadata_map
 labels, rate, window = json.loads(about["labels"]), int(about["sample_rate"]), int(about["samples"])
 several = about.get("multi_label") == "true"  # labels to a clip
+sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of any bytes
 
 
 class Sound(soundfile.SoundFile):
@@ -92,13 +94,13 @@ def finished(path):
     at, _, size = next((chunk for chunk in chunks(wav, 12) if chunk[1] == b"data"), (len(wav), b"", 0))
     rest = len(wav) - at - 8
     if not is_wav or size >= rest or size and any(wav[4:8]):
-        return path
+        return os.fsencode(path)
     behind = list(chunks(wav, at + 8 + size + size % 2))
     if behind and all(name.isascii() and name.decode().isprintable() for _, name, _ in behind):
         last, name, length = behind[-1]
         if len(wav) - last - 8 in (length, length + 1):  # other chunks, so there are no samples
-            return path
-    return io.BytesIO(wav[: at + 4] + rest.to_bytes(4, "little") + wav[at + 8 :])
+            return os.fsencode(path)
+    return io.BytesIO(wav[: at + 4] + min(rest, 0xFFFFFFFF).to_bytes(4, "little") + wav[at + 8 :])
 
 
 def read(path):

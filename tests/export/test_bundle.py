@@ -154,6 +154,23 @@ def test_python_hears_what_predict_hears_of_odd_headers(bundle: Path, tmp_path: 
             assert next(rows) == [str(prediction.path), label, f"{probability:.4f}"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_python_answers_for_files_of_any_name(encoding: str, bundle: Path, sound: Path, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.wav"), "録音.wav", "plain.wav"]
+    for name in names:
+        (tmp_path / name).write_bytes(sound.read_bytes())
+    result = subprocess.run(
+        [sys.executable, "classify.py", *(tmp_path / name for name in names)],
+        cwd=bundle,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    shown = [line.split("\t")[0] for line in result.stdout.decode(encoding).splitlines()[::3]]
+    kanji = "録音" if encoding == "utf-8" else r"\u9332\u97f3"
+    assert shown == [rf"{tmp_path}/caf\udce9.wav", f"{tmp_path}/{kanji}.wav", f"{tmp_path}/plain.wav"]
+
+
 def test_python_says_how_much_it_heard(bundle: Path, sound: Path, tmp_path: Path) -> None:
     """The first 0.655 s, 64 frames, of what is longer; of what is not, nothing has to be said."""
     soundfile.write(tmp_path / "long.wav", np.tile(soundfile.read(sound)[0], (20, 1)), 16000)
