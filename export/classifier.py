@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fastloaa.audio.logmel import as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.onnx_file import Provider, open_session, optional
 from fastloaa.files import FileError
-from fastloaa.inputs import check_path, number, whole
+from fastloaa.inputs import check_path, whole
 
 # TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
 _PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
@@ -128,7 +129,7 @@ class Classifier:
             raise ArgumentTypeError(
                 f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) takes samples"
             )
-        if threshold is not None and not 0 <= number("threshold", threshold) <= 1:
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise ArgumentError(f"threshold is a probability, from 0 to 1, got {threshold}")
         if top is None and threshold is None:
             top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)

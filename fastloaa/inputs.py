@@ -79,4 +79,4 @@ def check_module(model: Any) -> None:
 def check_path(path: Any) -> None:
     """Raise TypeError unless `path` is one."""
     if not isinstance(path, str | os.PathLike):
-        raise ArgumentTypeError(f"expected the path of a file or folder, text or a Path; got {type(path).__name__}")
+        raise ArgumentTypeError(f"expected the path of a file, got {type(path).__name__}")

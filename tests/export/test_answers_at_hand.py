@@ -103,7 +103,7 @@ def test_a_single_path_is_a_list_of_it(classifier: Classifier, tmp_path: Path) -
     ],
 )
 def test_one_line_says_what_was_expected(ask: Callable[[Classifier], object], classifier: Classifier) -> None:
-    with pytest.raises(FastloaaError, match=r"expected the path|whole number|finite number") as error:
+    with pytest.raises(FastloaaError, match=r"expected the path|whole number|is a probability") as error:
         ask(classifier)
     assert "\n" not in str(error.value)
 
