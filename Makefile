@@ -28,7 +28,7 @@ test: $(VENV)/ready  ## all tests, slow ones too
 check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+	rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --python-executable ../../$(BIN)/python -p fastloaa
 
 bench: $(VENV)/ready  ## time the backends against each other

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from sass import read
 
-from fastloaa.adapter import KERNELS as SHAPES
+from fastloaa.adapters.loaa import KERNELS as SHAPES
 from fastloaa.kernels import configs, prepare
 from fastloaa.kernels.prepare import Launch
 from fastloaa.kernels.resources import CHIPS, Sample, WidenedSample, compile_launch, instructions

@@ -20,7 +20,7 @@ from timing import Timing, describe, in_turns, save
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt
-from fastloaa.adapt import adapt_config
+from fastloaa.adapters.record import adapt_config
 from fastloaa.data import load_splits
 from fastloaa.data.reading import read_clip
 from fastloaa.export import Classifier, merge

@@ -20,9 +20,9 @@ from timing import Timing, describe, in_turns, save
 from torch import Tensor, nn
 
 from fastloaa import LoAA
-from fastloaa.functional import loaa
 from fastloaa.kernels import interpreted, prepare
 from fastloaa.kernels.remembered import forget
+from fastloaa.ops.functional import loaa
 
 DIM, RANK, FREQ, TIME = 16, 4, 2, 2
 LINEAR = "nn.Linear"

@@ -35,7 +35,7 @@ from shapes import DTYPES, Case, add_shapes, cases
 from torch import Tensor
 from traffic_model import name_of, tensors, tile_rows, tile_traffic
 
-from fastloaa.adapter import KERNELS
+from fastloaa.adapters.loaa import KERNELS
 from fastloaa.kernels import launch as launching
 from fastloaa.kernels import prepare
 from fastloaa.kernels.call import Call

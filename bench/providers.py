@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastloaa.functional import loaa
 from fastloaa.grid import TokenGrid
-from fastloaa.products import product
+from fastloaa.ops.functional import loaa
+from fastloaa.ops.products import product
 
 Provider = Callable[..., Tensor]
 

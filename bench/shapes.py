@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastloaa.adapter import KERNELS
+from fastloaa.adapters.loaa import KERNELS
 from fastloaa.grid import TokenGrid
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -21,7 +21,7 @@ from shapes import DTYPES, Case, add_shapes, cases
 from timing import Timing, copy_bandwidth, describe, in_turns, save
 from torch import Tensor
 
-from fastloaa.adapter import KERNELS
+from fastloaa.adapters.loaa import KERNELS
 from fastloaa.grid import TokenGrid
 
 REFERENCE = "conv2d-channels_last"  # the library's own, and the strongest plain Conv2d; ratios are to it

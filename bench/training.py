@@ -14,7 +14,8 @@ from rich.console import Console
 from timing import describe, in_turns, save
 from torch import Tensor, nn
 
-from fastloaa.adapt import trainable_parameters, transformer_blocks
+from fastloaa.adapters.adapting import trainable_parameters
+from fastloaa.backbones import backbone_of
 
 LR = 1e-5  # low: thousands of steps on noise must not end in NaN
 
@@ -26,7 +27,7 @@ class Step:
         self.case, self.device = case, device
         self.model = variant.build(case, device).train()
         if variant.method == "probe":
-            transformer_blocks(self.model)[0].register_forward_pre_hook(_want_gradient)
+            backbone_of(self.model).blocks[0].register_forward_pre_hook(_want_gradient)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(trainable, lr=LR, fused=True)
         self.log_mel = case.log_mel(device)

@@ -98,7 +98,7 @@ def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Predi
         waveform = load_audio(clip.path, model.front_end.sample_rate)
         log_mel, valid = model.front_end.padded_log_mel(waveform[None])
         shown = log_mel[0, valid[0]]
-        seconds = len(shown) * model.front_end.log_mel.shift / model.front_end.sample_rate
+        seconds = len(shown) * model.front_end.hop
         picture.imshow(shown.T, origin="lower", aspect="auto", extent=(0, seconds, 0, shown.shape[1]))
         truth = splits.classes[clip.labels[0]]
         verdict = "right" if answer.labels[0] == truth else "wrong"

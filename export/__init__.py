@@ -2,8 +2,8 @@
 
 from fastloaa.export.bundle import write_bundle
 from fastloaa.export.classifier import Classifier, Prediction
-from fastloaa.export.merge import MergeError, merge, merged_from
-from fastloaa.export.merged_file import load_merged, save_merged
+from fastloaa.export.merging.file import load_merged, save_merged
+from fastloaa.export.merging.merge import MergeError, merge, merged_from
 from fastloaa.export.onnx import ExportError, to_onnx
 from fastloaa.export.verify import Report, VerificationError
 

@@ -6,22 +6,20 @@ them, would come out as chains of ScatterND.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.activations import ACTIVATIONS
-from fastloaa.adapt import AdaptedBlock
-from fastloaa.adapter import LoAA
-from fastloaa.export.merge import linear_of
+from fastloaa.adapters.loaa import LoAA
+from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, rotated
+from fastloaa.backbones import BlockLayout, OpenBlock
+from fastloaa.backbones.parts import AttentionParts, linear_of
 from fastloaa.grid import TokenGrid
-from fastloaa.normed import NormedFrom
-from fastloaa.shifts import unfold
-from fastloaa.widened import Between, WidenedAttention, WidenedMlp
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.normed import NormedFrom
+from fastloaa.ops.shifts import unfold
 
 
 class GraphBetween(nn.Module):
@@ -61,16 +59,18 @@ class GraphBetween(nn.Module):
 
 
 class GraphAttention(nn.Module):
-    """timm's Attention, or `WidenedAttention`, with a single attention operator and one product for all that reads x.
+    """Attention whose parts are known, or `WidenedAttention`, with one attention operator (two where it is
+    differential) and one product for all that reads x.
 
     Args:
         keep: compute the first `keep` tokens alone, prefix tokens that attend to all.
     """
 
-    def __init__(self, attn: Attention | WidenedAttention, tokens: int, keep: int | None = None) -> None:
+    def __init__(self, attn: AttentionParts | WidenedAttention, tokens: int, keep: int | None = None) -> None:
         super().__init__()
-        self.num_heads, self.head_dim, self.attn_dim, self.keep = attn.num_heads, attn.head_dim, attn.attn_dim, keep
+        self.shape, self.keep = attn.shape, keep
         self.q_norm, self.k_norm, self.norm, self.gate = attn.q_norm, attn.k_norm, attn.norm, attn.gate
+        self.difference = attn.difference
         between = attn.between if isinstance(attn, WidenedAttention) else None
         self.between = between and GraphBetween(between, tokens, between.width, keep)
         self.columns = [between.width] if between else []
@@ -78,25 +78,32 @@ class GraphAttention(nn.Module):
         if keep is None:
             self.qkv = attn.qkv
         else:
-            dim = self.attn_dim
-            self.q = _rows(attn.qkv, [*range(dim), *range(3 * dim, attn.qkv.out_features)])
-            self.kv = _rows(attn.qkv, range(dim, 3 * dim))
+            q, k, v = self.shape.columns
+            self.q = _rows(attn.qkv, [*range(q), *range(q + k + v, attn.qkv.out_features)])
+            self.kv = _rows(attn.qkv, range(q, q + k + v))
 
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: Literal[False] = False) -> Tensor:
+    def forward(
+        self, x: Tensor, attn_mask: None = None, is_causal: Literal[False] = False, rope: Tensor | None = None
+    ) -> Tensor:
         """[batch, tokens, dim] -> [batch, tokens or keep, dim]. timm's blocks pass a mask, which no model here has."""
-        kept = x[:, : self.keep]
+        kept, sizes = x[:, : self.keep], self.shape.columns
         if self.keep is None:
-            q, k, v, *columns = self.qkv(x).split([self.attn_dim] * 3 + self.columns, dim=2)
+            q, k, v, *columns = self.qkv(x).split([*sizes, *self.columns], dim=2)
         else:
-            q, *columns = self.q(kept).split([self.attn_dim, *self.columns], dim=2)
-            k, v = self.kv(x).split(self.attn_dim, dim=2)
-        mixed = torch.onnx.ops.attention(
-            self._per_head(self.q_norm, q),
-            self._per_head(self.k_norm, k),
-            v,
-            q_num_heads=self.num_heads,
-            kv_num_heads=self.num_heads,
-        )[0]
+            q, *columns = self.q(kept).split([sizes[0], *self.columns], dim=2)
+            k, v = self.kv(x).split(sizes[1:], dim=2)
+        q, k = self._per_head(self.q_norm, q), self._per_head(self.k_norm, k)
+        if rope is not None:
+            q = q if self.keep is not None else self._rotated(q, rope)  # prefix tokens have no place to be rotated to
+            k = self._rotated(k, rope)
+        if self.difference is None:
+            mixed = _attention(q, k, v, self.shape.heads, self.shape.kv_heads)
+        else:
+            # Not torch.onnx.ops.attention, which gives values the width of queries.
+            values = v.unflatten(2, (-1, self.shape.value_width)).transpose(1, 2)
+            halves = zip(self._halves(q), self._halves(k), strict=True)
+            maps = [F.scaled_dot_product_attention(q, k, values) for q, k in halves]
+            mixed = self.difference(*maps).transpose(1, 2).flatten(2)
         mixed = self.norm(mixed)
         if self.gate is not None:
             mixed = mixed * self.gate(kept).sigmoid()
@@ -105,27 +112,42 @@ class GraphAttention(nn.Module):
         return self.proj(mixed)
 
     def _per_head(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """A norm over each head's channels, [batch, tokens, heads * head_dim] -> the same."""
+        """A norm over each head's channels, [batch, tokens, heads * width] -> the same."""
         if isinstance(norm, nn.Identity):
             return x
-        return norm(x.unflatten(2, (self.num_heads, self.head_dim))).flatten(2)
+        return norm(x.unflatten(2, (-1, self.shape.width))).flatten(2)
+
+    def _rotated(self, x: Tensor, rope: Tensor) -> Tensor:
+        """[batch, tokens, heads * width] -> the same, with patches rotated to their places."""
+        per_head = x.unflatten(2, (-1, self.shape.width)).transpose(1, 2)
+        return rotated(per_head, rope, self.shape).type_as(x).transpose(1, 2).flatten(2)
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[batch, tokens, 2 * heads * width] -> two of [batch, heads, tokens, width]: the first and second of each
+        pair."""
+        return tuple(half.transpose(1, 2) for half in x.unflatten(2, (-1, 2, self.shape.width)).unbind(3))
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int) -> Tensor:
+    """All [batch, tokens, heads * width]."""
+    return torch.onnx.ops.attention(q, k, v, q_num_heads=heads, kv_num_heads=kv_heads)[0]
 
 
 class GraphMlp(nn.Module):
-    """`WidenedMlp` as it is merged: two products, with activation and shifts between them."""
+    """`WidenedMlp` as it is merged: two products, with activation, gate, norm and shifts between them."""
 
     def __init__(self, mlp: WidenedMlp, tokens: int, keep: int | None = None) -> None:
         super().__init__()
-        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
+        self.mlp = mlp
         width = mlp.between.width
         self.sizes = (mlp.fc1.out_features - width, width)
         self.between = GraphBetween(mlp.between, tokens, width, keep)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, tokens, dim] -> the same."""
-        wide, columns = self.fc1(x).split(self.sizes, dim=2)
+        wide, columns = self.mlp.fc1(x).split(self.sizes, dim=2)
         # The wider rows also spare fc2 a stride of 4 * 3072 bytes, at which rows evict each other from the cache.
-        return self.fc2(torch.cat((self.act(wide), self.between(columns)), dim=2))
+        return self.mlp.fc2(torch.cat((self.mlp.hidden(wide), self.between(columns)), dim=2))
 
 
 class GraphLoAA(nn.Module):
@@ -158,36 +180,41 @@ class GraphLoAA(nn.Module):
         return skip + (block_out + F.linear(self.between(columns), self.up, self.up_bias))
 
 
-class ReadOutBlock(nn.Module):
+class ReadOutBlock(OpenBlock):
     """The last block, for the tokens alone that the head reads.
 
     Keys and values come from all tokens; everything else of the others would be thrown away: on 12 blocks, a
     fourteenth of the arithmetic.
 
     Args:
-        block: its attention is one that `GraphAttention` takes.
+        block: plain, or an `AdaptedBlock`.
+        attn: the parts of its attention.
         keep: how many tokens, counted from the first; all are prefix tokens.
     """
 
-    def __init__(self, block: Block | AdaptedBlock, tokens: int, keep: int) -> None:
-        super().__init__()
-        self.keep = keep
-        self.norm1, self.attn, self.ls1 = block.norm1, GraphAttention(block.attn, tokens, keep), block.ls1
-        mlp = GraphMlp(block.mlp, tokens, keep) if isinstance(block.mlp, WidenedMlp) else block.mlp
-        self.norm2, self.mlp, self.ls2 = block.norm2, mlp, block.ls2
-        adapters: list[LoAA | None] = [None, None]
-        self.normed_input = True
-        if isinstance(block, AdaptedBlock):
-            self.normed_input, adapters = block.normed_input, [block.loaa_attn, block.loaa_ffn]
+    def __init__(
+        self,
+        block: nn.Module,
+        layout: BlockLayout,
+        attn: AttentionParts | WidenedAttention,
+        tokens: int,
+        keep: int,
+    ) -> None:
+        super().__init__(block, layout)
+        self.keep, self.normed_input = keep, getattr(block, "normed_input", True)
+        setattr(self, layout.attn, GraphAttention(attn, tokens, keep))
+        mlp = getattr(block, layout.mlp)
+        if isinstance(mlp, WidenedMlp):
+            setattr(self, layout.mlp, GraphMlp(mlp, tokens, keep))
+        adapters = [getattr(block, name, None) for name in ("loaa_attn", "loaa_ffn")]
         self.loaa_attn, self.loaa_ffn = (None if a is None else GraphLoAA(a, tokens, keep) for a in adapters)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **attention: Any) -> Tensor:
         """[batch, tokens, dim] -> [batch, keep, dim]."""
-        normed, x = self.norm1(x), x[:, : self.keep]
-        out = self.ls1(self.attn(normed))
-        x = self._sum(self.loaa_attn, normed[:, : self.keep], out, x)
-        normed = self.norm2(x)
-        return self._sum(self.loaa_ffn, normed, self.ls2(self.mlp(normed)), x)
+        normed, x = self.norm_attn(x), x[:, : self.keep]
+        x = self._sum(self.loaa_attn, normed[:, : self.keep], self.attention_out(normed, **attention), x)
+        normed = self.norm_ffn(x)
+        return self._sum(self.loaa_ffn, normed, self.ffn_out(normed), x)
 
     def _sum(self, adapter: GraphLoAA | None, normed: Tensor, out: Tensor, x: Tensor) -> Tensor:
         return x + out if adapter is None else adapter(normed if self.normed_input else x, out, x)

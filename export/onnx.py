@@ -8,17 +8,18 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import fastloaa
-from fastloaa.adapt import adapt_config, vision_transformer
+from fastloaa.adapters.record import adapt_config
+from fastloaa.backbones import TimmBackbone, backbone_of, find_backbone
 from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError
 from fastloaa.export.contrib import fuse
-from fastloaa.export.graph import Inference, image_size
-from fastloaa.export.merge import MergeError, merge
+from fastloaa.export.graph import Inference
+from fastloaa.export.merging.merge import MergeError, merge
 from fastloaa.export.onnx_file import TASK, Metadata, Precision, optional
 from fastloaa.export.quantise import quantise
 from fastloaa.export.verify import Report, as_input, as_recording, verify
@@ -34,7 +35,7 @@ class ExportError(FastloaaError, RuntimeError):
 
 
 def to_onnx(
-    model: AST | VisionTransformer,
+    model: nn.Module,
     path: str | Path,
     *,
     waveform: bool = True,
@@ -59,7 +60,7 @@ def to_onnx(
 
     Args:
         model: adapted, merged or neither, in any mode, precision and place; left as it is. A timm VisionTransformer
-            goes with waveform=False; its input is `image`, float32 [batch, channels, height, width].
+            or Eva goes with waveform=False; its input is `image`, float32 [batch, channels, height, width].
         path: where to write, by way of a temporary file beside it.
         waveform: with the front end, or without.
         merged: dissolve adapters into the blocks' own weights, see `merge`; else they stand beside the blocks.
@@ -111,7 +112,7 @@ def to_onnx(
         if precision == "int8":
             quantise(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
-            fuse(temporary, vision_transformer(source))
+            fuse(temporary, backbone_of(source))
         _check(temporary, contrib)
         report = verify(temporary, model, clips, tolerance, agreement=0.0 if force else 0.99)
     return replace(report, seconds=time.perf_counter() - start)
@@ -126,21 +127,20 @@ def metadata_of(
     multi_label: bool | None = None,
 ) -> Metadata:
     """What a file made from `model` says about itself; arguments and errors as of `to_onnx`."""
-    if not isinstance(model, AST | VisionTransformer):
+    if not isinstance(model, AST) and not isinstance(find_backbone(model), TimmBackbone):
         raise ArgumentTypeError(
-            f"to_onnx writes fastloaa.AST models and timm VisionTransformers, got {type(model).__name__}; for "
+            f"to_onnx writes fastloaa.AST models and timm's VisionTransformer and Eva, got {type(model).__name__}; for "
             f"transformers' AST see AST.from_transformers, for others torch.onnx.export"
         )
     if waveform and not isinstance(model, AST):
         raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
     if isinstance(labels, str):
         raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
-    numbers = [str(number) for number in range(model.num_classes)]
+    classes = cast(int, model.num_classes)
+    numbers = [str(number) for number in range(classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
-    if len(names) != model.num_classes:
-        raise ArgumentError(
-            f"{len(names)} labels were given for {model.num_classes} classes; give one name for each class"
-        )
+    if len(names) != classes:
+        raise ArgumentError(f"{len(names)} labels were given for {classes} classes; give one name for each class")
     kind = probabilities_of(model) if probabilities is None else probabilities
     several = kind == "sigmoid" and getattr(model, "multi_label", False) if multi_label is None else multi_label
     check_probabilities(kind, several)
@@ -165,7 +165,7 @@ def metadata_of(
     )
 
 
-def _merged(model: AST | VisionTransformer) -> AST | VisionTransformer:
+def _merged(model: nn.Module) -> nn.Module:
     if adapt_config(model) is None:
         return model
     try:
@@ -214,10 +214,10 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
         raise ExportError(f"the ONNX graph cannot be written: {_first_line(error)}") from error
 
 
-def _example(model: AST | VisionTransformer, metadata: Metadata) -> Tensor:
+def _example(model: nn.Module, metadata: Metadata) -> Tensor:
     """An input for the exporter: a batch of one would make the batch a constant, whatever dynamic_shapes says."""
     if not isinstance(model, AST):
-        return torch.zeros(2, *image_size(model))
+        return torch.zeros(2, *backbone_of(model).image_size)
     waveform = torch.zeros(2, model.front_end.samples)
     return as_input(model, metadata, waveform)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastloaa.audio.logmel import as_samples
+from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError, FastloaaError
-from fastloaa.export.graph import image_size, plain_copy
+from fastloaa.export.graph import plain_copy
 from fastloaa.export.onnx_file import Metadata, Precision, open_session
 from fastloaa.models import AST
 from fastloaa.probabilities import to_probabilities
@@ -55,7 +55,7 @@ class Report:
 
 def verify(
     path: str | Path,
-    model: AST | VisionTransformer,
+    model: nn.Module,
     clips: Iterable[Tensor] = (),
     tolerance: float = 1e-4,
     agreement: float = 0.99,
@@ -107,7 +107,7 @@ def verify(
     )
 
 
-def noise(model: AST | VisionTransformer, metadata: Metadata) -> Iterator[Tensor]:
+def noise(model: nn.Module, metadata: Metadata) -> Iterator[Tensor]:
     """What the file reads, in several batch sizes."""
     generator = torch.Generator().manual_seed(0)
     for batch, share in CASES:
@@ -115,10 +115,10 @@ def noise(model: AST | VisionTransformer, metadata: Metadata) -> Iterator[Tensor
             waveform = 0.1 * torch.randn(batch, int(share * model.front_end.samples), generator=generator)
             yield as_input(model, metadata, waveform)
         else:
-            yield torch.randn(batch, *image_size(model), generator=generator)
+            yield torch.randn(batch, *backbone_of(model).image_size, generator=generator)
 
 
-def as_recording(model: AST | VisionTransformer, clip: Tensor) -> Tensor:
+def as_recording(model: nn.Module, clip: Tensor) -> Tensor:
     """A recording `[samples]`, by `fastloaa.audio.logmel.as_samples`; an image `[channels, height, width]` as it is.
 
     Raises:
@@ -135,7 +135,7 @@ def as_recording(model: AST | VisionTransformer, clip: Tensor) -> Tensor:
     return samples
 
 
-def as_input(model: AST | VisionTransformer, metadata: Metadata, clips: Tensor) -> Tensor:
+def as_input(model: nn.Module, metadata: Metadata, clips: Tensor) -> Tensor:
     """What the file reads of a batch of recordings (or images)."""
     clips = clips.cpu().float()
     return model.front_end(clips) if isinstance(model, AST) and metadata.input == "log_mel" else clips
@@ -145,10 +145,9 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @torch.no_grad()
-def _expected(reference: AST | VisionTransformer, metadata: Metadata, x: Tensor) -> Pair:
+def _expected(reference: nn.Module, metadata: Metadata, x: Tensor) -> Pair:
     """PyTorch's logits and probabilities."""
-    is_waveform = isinstance(reference, AST) and x.ndim == 2
-    logits = reference(reference.front_end(x) if is_waveform else x)
+    logits = reference(reference.front_end(x) if isinstance(reference, AST) and x.ndim == 2 else x)
     return logits.numpy(), to_probabilities(logits, metadata.probabilities).numpy()
 
 

@@ -1,15 +1,19 @@
 """Attention maps: where the tokens of a moment look (LoAA, section 4.2.1 and figure 3)."""
 
+from typing import Any
+
 import torch
-from timm.layers import Attention
 from torch import Tensor, nn
 
-from fastloaa.adapt import adapt_config, frozen_weights, is_adapted, transformer_blocks
+from fastloaa.adapters.adapting import frozen_weights
+from fastloaa.adapters.record import adapt_config, is_adapted
+from fastloaa.adapters.widened import WidenedAttention, queries_keys_values
+from fastloaa.backbones import OpenBlock, backbone_of
+from fastloaa.backbones.parts import AttentionParts, attention_parts
 from fastloaa.errors import ArgumentTypeError, FastloaaError
 from fastloaa.grid import TokenGrid
 from fastloaa.inputs import as_tensor, check_module
 from fastloaa.models import AST
-from fastloaa.widened import WidenedAttention
 
 
 class AttentionError(FastloaaError, ValueError):
@@ -24,7 +28,7 @@ def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor
     them, stays as it is.
 
     Args:
-        model: `AST` or a timm VisionTransformer: plain, adapted by any method, or merged.
+        model: `AST`, a timm VisionTransformer or Eva: plain, adapted by any method, or merged.
         log_mel: what the model reads; for `AST` normalised log-mel [batch, frames, mel_bins].
         layer: index of the transformer block; negative ones count from the last.
 
@@ -34,29 +38,37 @@ def attention_maps(model: nn.Module, log_mel: Tensor, layer: int = -1) -> Tensor
 
     Raises:
         AttentionError: no such layer.
-        ArgumentTypeError: attention of another kind than timm's.
+        ArgumentTypeError: attention of a kind that is not known.
     """
     check_module(model)
-    blocks = transformer_blocks(model)
+    backbone = backbone_of(model)
+    blocks = backbone.blocks
     log_mel = as_tensor("log_mel", log_mel, next(model.parameters()), "what the model reads")
     if not isinstance(layer, int) or not -len(blocks) <= layer < len(blocks):
         raise AttentionError(
             f"layer {layer!r} does not exist, the model has {len(blocks)}; give 0 to {len(blocks) - 1}, -1 for the last"
         )
-    attn = getattr(blocks[layer], "attn", None)
-    if not isinstance(attn, Attention | WidenedAttention):
+    block = blocks[layer]
+    layout = block.layout if isinstance(block, OpenBlock) else backbone.layout(layer, block)
+    attn = getattr(block, layout.attn)
+    parts = attn if isinstance(attn, WidenedAttention) else attention_parts(attn)
+    if parts is None or parts.shape.differential:
         raise ArgumentTypeError(
-            f"attention maps are made of timm's Attention, layer {layer} has {type(attn).__name__}; "
+            f"attention maps are made of queries and keys by one softmax, layer {layer} has {type(attn).__name__}; "
             f"for transformers' AST, AST.from_transformers(model) is a copy that has it"
         )
-    read: list[Tensor] = []
-    hook = attn.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    read: list[tuple[Tensor, Tensor | None]] = []
+
+    def note_inputs(_: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+        read.append((inputs[0], options.get("rope")))
+
+    hook = attn.register_forward_pre_hook(note_inputs, with_kwargs=True)
     try:
         model(log_mel)
     finally:
         hook.remove()
-    q, k = _queries_and_keys(attn, read[0])
-    return (q * attn.head_dim**-0.5 @ k.transpose(2, 3)).softmax(3)
+    q, k = _queries_and_keys(parts, *read[0])
+    return (q * parts.shape.width**-0.5 @ k.transpose(2, 3)).softmax(3)
 
 
 def token_attention(maps: Tensor, grid: TokenGrid, time_step: int) -> Tensor:
@@ -109,9 +121,8 @@ def without_adapters(model: AST) -> AST | None:
     return plain.to(like.device, like.dtype).train(model.training)
 
 
-def _queries_and_keys(attn: Attention | WidenedAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+def _queries_and_keys(attn: AttentionParts | WidenedAttention, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:
     """[batch, tokens, dim] -> two of [batch, heads, tokens, head width]."""
-    width = attn.num_heads * attn.head_dim
-    qk = attn.qkv(x)[..., : 2 * width]  # what follows are values and, in merged models, the adapter's columns
-    q, k = qk.unflatten(2, (2, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-    return attn.q_norm(q), attn.k_norm(k)
+    columns = attn.qkv(x)[..., : sum(attn.shape.columns)]  # what follows are, in merged models, the adapter's columns
+    q, k, _ = queries_keys_values(attn, columns, rope)
+    return q, k.repeat_interleave(attn.shape.heads // attn.shape.kv_heads, dim=1)

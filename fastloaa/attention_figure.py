@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.adapt import transformer_blocks
 from fastloaa.attention import AttentionError, attention_maps, token_attention
-from fastloaa.audio import EpicSoundsFrontEnd
+from fastloaa.backbones import backbone_of
 from fastloaa.figure_text import drawable
 from fastloaa.models import AST
 
@@ -34,7 +32,7 @@ class Places:
 
     def frame_edges(self) -> NDArray[np.float64]:
         """[frames + 1], seconds."""
-        return np.arange(self.model.front_end.frames + 1, dtype=np.float64) * _facts(self.model).hop
+        return np.arange(self.model.front_end.frames + 1, dtype=np.float64) * self.model.front_end.hop
 
     def bin_edges(self) -> NDArray[np.float64]:
         """[mel_bins + 1], Hz."""
@@ -42,7 +40,7 @@ class Places:
 
     def step_edges(self) -> NDArray[np.float64]:
         """[time_steps + 1], seconds."""
-        return self._token_edges(axis=1, count=self.model.grid.time_steps) * _facts(self.model).hop
+        return self._token_edges(axis=1, count=self.model.grid.time_steps) * self.model.front_end.hop
 
     def row_edges(self) -> NDArray[np.float64]:
         """[freq_bins + 1], Hz."""
@@ -69,7 +67,7 @@ class Places:
     def _hertz(self, bins: NDArray[np.float64]) -> NDArray[np.float64]:
         """Frequency at positions on the mel axis; bin i is centred at i + 0.5, where its filter has its peak."""
         front_end = self.model.front_end
-        low, high = _mel(_facts(self.model).low_freq), _mel(front_end.sample_rate / 2)
+        low, high = _mel(front_end.low_freq), _mel(front_end.sample_rate / 2)
         return _hertz_of_mel(low + (bins + 0.5) * (high - low) / (front_end.mel_bins + 1))
 
 
@@ -126,7 +124,7 @@ def attention_figure(
     maps = [attention_maps(model, normalised, layer) for model in models.values()]
 
     figure = Figure(figsize=(1.6 + 5.2 * len(models), 1.3 + 2 * (1 + len(steps))), layout="constrained")
-    count = len(transformer_blocks(first))
+    count = len(backbone_of(first).blocks)
     about = f"self-attention of layer {layer % count} (of 0 to {count - 1}), mean over heads and frequency rows"
     (heading, *names), families = drawable([title, *models], longest=100)
     figure.suptitle(f"{heading}\n{about}".strip(), fontsize=11, parse_math=False, fontfamily=families)
@@ -147,7 +145,7 @@ def _spectrograms(row: Sequence[Axes], model: AST, waveform: Tensor, queries: Se
     """The log-mel spectrogram in every column, so that the eye can go straight down; padding is left grey."""
     places = Places(model)
     log_mel, valid = model.front_end.padded_log_mel(waveform[None])
-    decibels = (log_mel[0] * _facts(model).decibels).numpy()
+    decibels = (log_mel[0] * model.front_end.decibels).numpy()
     heard = decibels[valid[0].numpy()]
     low, high = np.quantile(heard, (0.05, 1)) if heard.size else (0, 1)
     end, padding_from = places.frame_edges()[-1], places.frame_edges()[len(heard)]
@@ -197,21 +195,6 @@ def _maps(row: Sequence[Axes], places: Places, maps: Sequence[Tensor], step: int
 
 def _colour_bar(row: Sequence[Axes], mesh: QuadMesh, label: str, extend: str) -> None:
     row[0].figure.colorbar(mesh, ax=list(row), label=label, extend=extend, pad=0.01, aspect=12)
-
-
-class _Facts(NamedTuple):
-    """Of a front end: seconds between frames, Hz where its mel filters begin, decibels for 1 of its logarithm."""
-
-    hop: float
-    low_freq: float
-    decibels: float
-
-
-def _facts(model: AST) -> _Facts:
-    front_end = model.front_end
-    if isinstance(front_end, EpicSoundsFrontEnd):  # logarithms of magnitudes, the other's are of power
-        return _Facts(front_end.shift / front_end.sample_rate, 0.0, 20 / np.log(10))
-    return _Facts(front_end.log_mel.shift / front_end.sample_rate, 20.0, 10 / np.log(10))
 
 
 def _mel(hertz: ArrayLike) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ def run(
     activation: str,
     wide_activation: str,
 ) -> None:
-    """The pass in place; see `widened_ops.widened_activation_`, which checks what holds on every device.
+    """The pass in place; see `fastloaa.ops.widened.widened_activation_`, which checks what holds on every device.
 
     Raises:
         ValueError: what `obstacle` says.

@@ -5,12 +5,12 @@ import copy
 import pytest
 import timm
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
-from fastloaa.adapt import AdaptedBlock, token_grid
+from fastloaa.backbones import AdaptedBlock, backbone_of
 from fastloaa.grid import TokenGrid
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 VITS = {
     "cls": lambda: small_vit(),
@@ -70,7 +70,7 @@ def test_adapters_do_what_the_block_plus_branch_does(make) -> None:  # type: ign
     adapt(model, bottleneck=4)
     wake_adapters(model)
     adapted = getattr(model, "backbone", model).blocks[0]
-    x = torch.randn(2, token_grid(model).tokens, 48)
+    x = torch.randn(2, backbone_of(model).grid.tokens, 48)
     for module in (adapted.loaa_attn, adapted.loaa_ffn):
         module.backend = "reference"
     middle = x + plain.ls1(plain.attn(plain.norm1(x))) + adapted.loaa_attn(plain.norm1(x))
@@ -173,7 +173,6 @@ def test_what_cannot_be_adapted_is_left_as_it_was_and_said() -> None:
     cases = [
         (nn.Linear(3, 3), TypeError, "got Linear"),
         (twice, ValueError, "has been adapted already"),
-        (small_vit(dynamic_img_size=True), TypeError, "dynamic_img_size"),
         (small_vit(patch_drop_rate=0.5), TypeError, "patch_drop_rate"),
         (
             timm.create_model("vit_tiny_patch16_224", block_fn=timm.models.vision_transformer.ResPostBlock, **SMALL),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import SMALL, small_ast, small_vit, wake_adapters
 
 from fastloaa import AST, adapt, load_adapter, save_adapter, trainable_parameters
-from fastloaa.adapter_file import AdapterError, adapter_state, backbone_fingerprint
+from fastloaa.adapters.files import AdapterError, adapter_state, backbone_fingerprint
 from fastloaa.files import FileError, read_safetensors
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 
 def trained(**options: object) -> AST:

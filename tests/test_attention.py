@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small import small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 from fastloaa import AST, TokenGrid, adapt
 from fastloaa.attention import AttentionError, attention_maps, token_attention, without_adapters
 from fastloaa.export import merge
 from fastloaa.methods import build_method
+from helpers.small import small_ast, small_vit, wake_adapters
 
 METHODS = {
     "loaa": {"bottleneck": 4},

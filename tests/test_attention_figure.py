@@ -8,7 +8,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.image import imread
-from small import small_ast, wake_adapters
 from torch import Tensor
 from torchaudio.compliance.kaldi import get_mel_banks, mel_scale
 from torchaudio.functional import melscale_fbanks
@@ -17,6 +16,7 @@ from fastloaa import adapt
 from fastloaa.attention import AttentionError, attention_maps, token_attention, without_adapters
 from fastloaa.attention_figure import Places, attention_figure, loudest_time
 from fastloaa.audio import EpicSoundsFrontEnd
+from helpers.small import small_ast, wake_adapters
 
 
 def mesh_of(axes: Axes) -> QuadMesh:
@@ -51,7 +51,7 @@ def test_mel_bins_lie_where_kaldi_puts_them(rate: int) -> None:
 
 def test_epic_sounds_has_axes_of_its_own() -> None:
     model = small_ast(sample_rate=24000)
-    model.front_end = EpicSoundsFrontEnd(frames=64)  # type: ignore[assignment]
+    model.front_end = EpicSoundsFrontEnd(frames=64)
     edges = Places(model).bin_edges()
     filters = melscale_fbanks(48001, 0.0, 12000.0, 128, 24000, mel_scale="htk")  # at every 0.25 Hz
     centres = filters.argmax(0).numpy() * 0.25

@@ -151,3 +151,17 @@ def test_the_host_is_timed_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     for row in rows:
         assert row["ratio"] > 0
         assert (row["ratio"] == 1) == (row["provider"] == "nn.Linear")
+
+
+def test_imports_are_timed_as_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import imports
+
+    quick = {name: [sys.executable, "-c", "pass"] for name in ("python -c pass", imports.TORCH)}
+    monkeypatch.setattr(imports, "COMMANDS", quick)
+    rows = {row["provider"]: row for row in imports.rows(imports.measure(rounds=1))}
+    assert rows.keys() == quick.keys()
+    assert rows[imports.TORCH]["over_torch_ms"] == 0
+    monkeypatch.setattr(imports, "COMMANDS", quick | {"broken": [sys.executable, "-c", "raise SystemExit(1)"]})
+    with pytest.raises(subprocess.CalledProcessError):
+        imports.measure(rounds=1)

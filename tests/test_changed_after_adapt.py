@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa import LoAA, adapt, load_adapter, save_adapter
-from fastloaa.adapter_file import AdapterError
+from fastloaa.adapters.files import AdapterError
 from fastloaa.export import merge
 from fastloaa.export.graph import Inference
 from fastloaa.methods.convpass import Convpass, ConvpassMethod
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 transformers = pytest.importorskip("transformers")
 

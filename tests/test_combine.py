@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_ast, wake_adapters
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, adapt, average, concat, load_adapter, save_adapter
-from fastloaa.combine import CombineError
+from fastloaa.adapters.combine import CombineError
+from helpers.small import small_ast, wake_adapters
 
 
 def adapter(kernel: object = "time", bottleneck: int = 3, seed: int = 0, **options: object) -> LoAA:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
-from small import small_ast
 
 import fastloaa
 import fastloaa.export
@@ -18,6 +17,7 @@ from fastloaa.data import DataError
 from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError, user_line
 from fastloaa.export import merge, to_onnx
 from fastloaa.training import Recipe
+from helpers.small import small_ast
 
 
 @pytest.mark.parametrize(("kind", "base"), [(ArgumentError, ValueError), (ArgumentTypeError, TypeError)])

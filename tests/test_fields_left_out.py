@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from checkpoints import CHECKPOINT
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small import SMALL, small_ast
 from typer.testing import CliRunner
 
 from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -25,6 +23,8 @@ from fastloaa.training import OptionError, Recipe, recipes
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.sweep_table import Outcome, Trial
+from helpers.checkpoints import CHECKPOINT
+from helpers.small import SMALL, small_ast
 
 RECIPE = Recipe(
     data="sounds",

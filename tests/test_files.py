@@ -14,11 +14,9 @@ import onnx
 import pytest
 import soundfile
 import torch
-from full_disk import files_of_at_most
 from matplotlib.figure import Figure
 from onnx.helper import make_graph, make_model, make_tensor
 from safetensors.torch import save_file
-from small import SMALL, small_ast
 
 from fastloaa import adapt, save_adapter
 from fastloaa.errors import FastloaaError
@@ -40,6 +38,8 @@ from fastloaa.training import Recipe, train
 from fastloaa.training.metrics import MetricsFile
 from fastloaa.training.plots import plot_confusion
 from fastloaa.training.trackers import CSVTracker
+from helpers.full_disk import files_of_at_most
+from helpers.small import SMALL, small_ast
 
 
 def write_png(path: Path) -> None:

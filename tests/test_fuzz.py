@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import CHECKPOINT
 from safetensors.torch import save_file
-from small import SMALL, small_ast
 
 from fastloaa import AST, FastloaaError, adapt, load_adapter, save_adapter
 from fastloaa.files import FileError, read_json, read_safetensors, understanding
@@ -24,6 +22,8 @@ from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.recipes import read_recipe, recipe_names, recipe_text
 from fastloaa.training.sweep_table import Outcome, Trial
+from helpers.checkpoints import CHECKPOINT
+from helpers.small import SMALL, small_ast
 
 MOST_MEMORY = 100e6  # of Python's; the files have some kilobytes
 

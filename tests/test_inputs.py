@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 
 from fastloaa import (
     AST,
@@ -23,6 +22,7 @@ from fastloaa import (
     trainable_parameters,
 )
 from fastloaa.attention import attention_maps, token_attention
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 LAYER = LoAA(16, 4, freq_bins=2, prefix_tokens=1)
 MODEL = small_ast()
@@ -164,7 +164,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
     "parameters of a name": (lambda: trainable_parameters("AST"), "expected a model, got str 'AST'"),
     "classes by name": (lambda: AST(["dog", "cat"]), "num_classes is a whole number, at least 1; got"),
     "labels in one string": (lambda: AST(2, labels="ab"), "labels are the names of the classes, a list; got 'ab'"),
-    "a model as backbone": (lambda: AST(2, backbone=VIT), "backbone is the name of a timm VisionTransformer, got Vis"),
+    "a model as backbone": (lambda: AST(2, backbone=VIT), "a timm VisionTransformer or Eva, got VisionT"),
     "pretrained=True": (lambda: AST(2, weights=True), 'weights is "timm", the path of a file, or None; got True'),
     "half frames": (lambda: AST(2, frames=512.0), "frames is a whole number, at least 1; got frames=512.0"),
     "average of two arguments": (lambda: average(LAYER, LAYER), "expected a list of adapters or adapted models"),

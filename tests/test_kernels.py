@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from fastloaa import LoAA, functional
-from fastloaa.functional import BackendError, choose_backend, loaa
-from fastloaa.library import loaa_backward, loaa_forward
+from fastloaa import LoAA
+from fastloaa.ops import functional
+from fastloaa.ops.functional import BackendError, choose_backend, loaa
+from fastloaa.ops.library import loaa_backward, loaa_forward
 
 FOLDER = Path(__file__).parent / "kernels"
 INTERPRETED_ANYWHERE = {"test_interpreted.py", "test_traffic_model.py", "test_widened_interpreted.py"}

@@ -9,9 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from lock_holder import PROCESSES, holder
 from rich.console import Console
-from tone_set import small_recipe, write_tones
 from typer.testing import CliRunner
 
 from fastloaa.cli import app
@@ -22,6 +20,8 @@ from fastloaa.locks import LockedError, locked
 from fastloaa.training import Recipe, train
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.sweep import sweep
+from helpers.lock_holder import PROCESSES, holder
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import pytest
 import timm
 import torch
-from small import small_ast, small_vit, wake_adapters
 from timm.models._features_fx import GraphExtractNet
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
@@ -22,6 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from fastloaa import AST, LoAA, adapt
 from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd, LogMel
 from fastloaa.export import merge
+from helpers.small import small_ast, small_vit, wake_adapters
 
 
 class Logits(nn.Module):

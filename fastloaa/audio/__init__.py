@@ -1,16 +1,19 @@
 """From sound files to the features a spectrogram transformer reads: batched, on the model's device."""
 
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
+from fastloaa.audio.base import SpectrogramFrontEnd
 from fastloaa.audio.decode import AudioError, AudioWarning, load_audio, load_beginning
 from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
 from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
 from fastloaa.audio.logmel import LogMel
 
-FRONT_ENDS: dict[str, type[FrontEnd] | type[EpicSoundsFrontEnd]] = {
-    front_end.kind: front_end for front_end in (FrontEnd, EpicSoundsFrontEnd)
-}
-"""What a model's front end is called in configurations, recipes and exported files."""
+_FRONT_ENDS: tuple[type[SpectrogramFrontEnd], ...] = (
+    FrontEnd,
+    EpicSoundsFrontEnd,
+)
+FRONT_ENDS = {front_end.kind: front_end for front_end in _FRONT_ENDS}
+"""The front ends by their names in configurations, recipes and exported files."""
 
 __all__ = [
     "FRONT_ENDS",
@@ -21,6 +24,7 @@ __all__ = [
     "FrontEnd",
     "LogMel",
     "SpecAugment",
+    "SpectrogramFrontEnd",
     "is_readable",
     "is_sound",
     "load_audio",

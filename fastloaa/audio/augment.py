@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torchaudio.functional import mask_along_axis_iid
 
-from fastloaa.audio.frontend import as_clips, remove_mean
+from fastloaa.audio.base import as_clips
+from fastloaa.audio.frontend import remove_mean
 from fastloaa.errors import ArgumentError
 
 

@@ -1,24 +1,23 @@
 """EPIC-SOUNDS' own log-mel spectrogram."""
 
-from collections.abc import Callable
-from typing import Any
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
+from fastloaa.audio.base import SpectrogramFrontEnd, as_clips, clip_lengths
 from fastloaa.audio.constants import Constants
-from fastloaa.audio.frontend import as_clips, clip_lengths
-from fastloaa.autocast import without_autocast
 from fastloaa.errors import ArgumentError
-from fastloaa.tracing import exporting
+from fastloaa.ops.autocast import without_autocast
+from fastloaa.ops.tracing import exporting
 
 FLOOR = 1e-6  # added to a mel band's magnitude, so that silence has a logarithm
 FFT_SIZE = 2048
 
 
-class EpicSoundsFrontEnd(Constants):
+class EpicSoundsFrontEnd(SpectrogramFrontEnd, Constants):
     """Log-mel features as the baselines of EPIC-SOUNDS prepare them, used like `FrontEnd`.
 
     Magnitudes of the Fourier transform of Hann windows of 10 ms every 5 ms, the first and last centred on the clip's
@@ -38,6 +37,8 @@ class EpicSoundsFrontEnd(Constants):
 
     kind = "epic-sounds"
     frames_per_second = 200
+    low_freq = 0.0
+    decibels = 20 / math.log(10)
     taper: Tensor
     fourier: Tensor
     mel: Tensor
@@ -50,15 +51,12 @@ class EpicSoundsFrontEnd(Constants):
         mean: float = 0.0,
         std: float = 0.5,
     ) -> None:
-        super().__init__()
-        if not std > 0:
-            raise ArgumentError(f"std is above 0, got {std}")
-        self.frames, self.mel_bins, self.sample_rate, self.mean, self.std = frames, mel_bins, sample_rate, mean, std
+        super().__init__(frames, mel_bins, sample_rate, mean, std)
         self.window, self.shift = round(sample_rate * 0.010), round(sample_rate * 0.005)
-        if frames < 1 or mel_bins < 1 or not 2 <= self.window <= FFT_SIZE:
+        if mel_bins < 1 or not 2 <= self.window <= FFT_SIZE:
             raise ArgumentError(
-                f"frames and mel_bins are at least 1 and 10 ms are 2 to {FFT_SIZE} samples, "
-                f"got frames={frames}, mel_bins={mel_bins}, {self.window} samples at {sample_rate} Hz"
+                f"mel_bins is at least 1 and 10 ms are 2 to {FFT_SIZE} samples, "
+                f"got mel_bins={mel_bins}, {self.window} samples at {sample_rate} Hz"
             )
         self.register_constants()
 
@@ -72,53 +70,13 @@ class EpicSoundsFrontEnd(Constants):
         mel = melscale_fbanks(bins, 0.0, top, self.mel_bins, self.sample_rate, mel_scale="htk")
         return {"taper": taper.float(), "fourier": fourier.float(), "mel": mel}
 
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments, ready for JSON."""
-        return {
-            "frames": self.frames,
-            "mel_bins": self.mel_bins,
-            "sample_rate": self.sample_rate,
-            "mean": self.mean,
-            "std": self.std,
-        }
-
     @property
     def samples(self) -> int:
         """How many samples fill the frames; the baselines' slice of 1.999 s leaves its last sample out as well."""
         return self.frames * self.shift - round(0.001 * self.sample_rate) - 1
 
-    def forward(
-        self,
-        waveform: Tensor,
-        lengths: Tensor | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            waveform: `[batch, samples]`, floating point, full scale at ±1, or int16, any number of samples; numpy
-                arrays and lists are taken as well.
-            lengths: int64 `[batch]`, the valid samples of each clip, 1 <= lengths <= samples; None: all are valid.
-            augment: applied to the padded, not yet normalised log-mel spectrogram, e.g. a `SpecAugment`.
-
-        Returns:
-            float32 `[batch, frames, mel_bins]`.
-
-        Raises:
-            ArgumentError: another shape or dtype.
-        """
-        log_mel, _ = self.padded_log_mel(waveform, lengths)
-        if augment is not None:
-            log_mel = augment(log_mel)
-        return (log_mel - self.mean) / (2 * self.std)
-
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The log-mel spectrogram before augmentation.
-
-        Returns:
-            log_mel: float32 `[batch, frames, mel_bins]`, with the last valid frame repeated in the padding.
-            valid: bool `[batch, frames]`, False in the padding.
-        """
+        """See `SpectrogramFrontEnd.padded_log_mel`; the padding is the last valid frame, repeated."""
         waveform, lengths = as_clips(waveform, lengths, self.mel.device)
         lengths = clip_lengths(waveform, lengths).clamp(max=self.samples)
         self.meet(waveform)

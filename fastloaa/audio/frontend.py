@@ -1,15 +1,16 @@
 """Waveforms to what a spectrogram transformer reads, by AST's recipe."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastloaa.audio.logmel import LogMel, as_waveform
+from fastloaa.audio.base import SpectrogramFrontEnd, as_clips, clip_lengths
+from fastloaa.audio.logmel import LogMel
 from fastloaa.errors import ArgumentError
-from fastloaa.tracing import exporting
+from fastloaa.ops.tracing import exporting
 
 STATISTICS: dict[str, tuple[float, float]] = {
     "audioset": (-4.2677393, 4.5689974),
@@ -20,15 +21,7 @@ STATISTICS: dict[str, tuple[float, float]] = {
 PART = 640_000  # samples at a time on a CPU: four clips of ten seconds
 
 
-class HasLogMel(Protocol):
-    """A front end of any kind."""
-
-    def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See `FrontEnd.padded_log_mel`."""
-        ...
-
-
-class FrontEnd(nn.Module):
+class FrontEnd(SpectrogramFrontEnd):
     """Log-mel features of a fixed number of frames, as AST prepares them, on whatever device the waveform is.
 
     Per clip: subtract the waveform's mean, `LogMel`, cut or zero-pad at the end to `frames`, augment, then
@@ -48,6 +41,8 @@ class FrontEnd(nn.Module):
 
     kind = "ast"
     frames_per_second = 100
+    low_freq = 20.0
+    decibels = 10 / math.log(10)
 
     def __init__(
         self,
@@ -57,21 +52,9 @@ class FrontEnd(nn.Module):
         mean: float = STATISTICS["audioset"][0],
         std: float = STATISTICS["audioset"][1],
     ) -> None:
-        super().__init__()
-        if frames < 1 or not std > 0:
-            raise ArgumentError(f"frames is at least 1 and std is above 0, got frames={frames}, std={std}")
-        self.frames, self.mel_bins, self.sample_rate, self.mean, self.std = frames, mel_bins, sample_rate, mean, std
+        super().__init__(frames, mel_bins, sample_rate, mean, std)
         self.log_mel = LogMel(sample_rate, mel_bins)
-
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments, ready for JSON: `FrontEnd(**front_end.config())` is the same front end."""
-        return {
-            "frames": self.frames,
-            "mel_bins": self.mel_bins,
-            "sample_rate": self.sample_rate,
-            "mean": self.mean,
-            "std": self.std,
-        }
+        self.shift = self.log_mel.shift
 
     @property
     def samples(self) -> int:
@@ -84,21 +67,7 @@ class FrontEnd(nn.Module):
         lengths: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            waveform: `[batch, samples]`, floating point, full scale at ±1, or int16, any number of samples; numpy
-                arrays and lists are taken as well.
-            lengths: int64 `[batch]`, the valid samples of each clip, 1 <= lengths <= samples; what lies beyond has no
-                influence. None: all are valid.
-            augment: applied to the padded, not yet normalised log-mel spectrogram, e.g. a `SpecAugment`.
-
-        Returns:
-            float32 `[batch, frames, mel_bins]`; a clip shorter than one window is all padding.
-
-        Raises:
-            ArgumentError: another shape or dtype.
-        """
+        """See `SpectrogramFrontEnd.forward`."""
         waveform, lengths = as_clips(waveform, lengths, self.log_mel.mel.device)
         if augment is not None:
             log_mel, _ = self.padded_log_mel(waveform, lengths)
@@ -107,12 +76,7 @@ class FrontEnd(nn.Module):
         return _joined([log_mel.sub_(self.mean).div_(2 * self.std) for log_mel in parts])
 
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The log-mel spectrogram before augmentation and normalisation.
-
-        Returns:
-            log_mel: float32 `[batch, frames, mel_bins]`, zeros in the padding.
-            valid: bool `[batch, frames]`, False in the padding.
-        """
+        """See `SpectrogramFrontEnd.padded_log_mel`; the padding is zeros."""
         waveform, lengths = as_clips(waveform, lengths, self.log_mel.mel.device)
         log_mels, valid = zip(*(self._padded(*part) for part in _parts(waveform, lengths)), strict=True)
         return _joined(log_mels), _joined(valid)
@@ -177,42 +141,15 @@ def remove_mean(waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor
     return torch.where(valid, waveform - mean[:, None], 0.0), lengths
 
 
-def clip_lengths(waveform: Tensor, lengths: Tensor | None) -> Tensor:
-    """The valid samples of each clip of `waveform` `[batch, samples]`, int64 `[batch]`; None: all."""
-    if lengths is None:
-        batch, samples = waveform.shape
-        return torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
-    return lengths
-
-
-def as_clips(
-    waveform: object, lengths: object = None, device: torch.device | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """A batch of clips as tensors: `waveform` by `as_waveform`, and their lengths, int64 `[batch]` or None, beside it.
-
-    Raises:
-        ArgumentError: another shape or dtype of either.
-    """
-    waveform = as_waveform(waveform, device)
-    if lengths is None:
-        return waveform, None
-    if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths, device=waveform.device)
-    if lengths.ndim != 1 or lengths.shape[0] != waveform.shape[0] or lengths.is_floating_point():
-        raise ArgumentError(
-            f"expected one length in samples for each of {waveform.shape[0]} clips, int64 [batch], "
-            f"got {lengths.dtype} {list(lengths.shape)}"
-        )
-    return waveform, lengths
-
-
 @torch.no_grad()
-def measure_statistics(front_end: HasLogMel, waveforms: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[float, float]:
-    """Mean and standard deviation of a dataset's log-mel values, the `mean` and `std` of a `FrontEnd`.
+def measure_statistics(
+    front_end: SpectrogramFrontEnd, waveforms: Iterable[tuple[Tensor, Tensor | None]]
+) -> tuple[float, float]:
+    """Mean and standard deviation of a dataset's log-mel values, the `mean` and `std` of a front end.
 
     Args:
         front_end: gives frames, mel bins and rate; its own mean and std are not used.
-        waveforms: batches (waveform, lengths) as `FrontEnd` takes them. Only valid frames count, cut to `frames`.
+        waveforms: batches (waveform, lengths) as a front end takes them. Only valid frames count, cut to `frames`.
 
     Raises:
         ArgumentError: no clip is as long as one window.

@@ -10,9 +10,9 @@ from torch import Tensor
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from fastloaa.audio.constants import Constants
-from fastloaa.autocast import without_autocast
 from fastloaa.errors import ArgumentError
-from fastloaa.tracing import exporting
+from fastloaa.ops.autocast import without_autocast
+from fastloaa.ops.tracing import exporting
 
 PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of a mel band's power, so that silence has a logarithm: ln(FLOOR) = -15.94

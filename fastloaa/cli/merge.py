@@ -21,9 +21,9 @@ def merge(
     """
     import torch
 
-    from fastloaa.adapt import adapt_config
+    from fastloaa.adapters.record import adapt_config
     from fastloaa.export import merge, save_merged
-    from fastloaa.export.merge import MergeError
+    from fastloaa.export.merging.merge import MergeError
     from fastloaa.training import load_run
 
     if model.suffix != ".safetensors":

@@ -28,7 +28,7 @@ def train(
     ffn: Annotated[str | None, typer.Option(help="Adapter beside the FFN: the same. Default: freq.")] = None,
     bottleneck: Annotated[int | None, typer.Option(help="Width of the adapters. Default: 36.")] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="A VisionTransformer of timm. Default: deit_base_distilled_patch16_384.")
+        str | None, typer.Option(help="A VisionTransformer or Eva of timm. Default: deit_base_distilled_patch16_384.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Of the backbone: timm (downloads), a file, or none (random). Default: none.")

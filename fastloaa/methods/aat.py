@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import OpenBlock, transformer_blocks
+from fastloaa.backbones import BlockLayout, OpenBlock, backbone_of
 from fastloaa.methods.inserted import InsertedMethod, like
 from fastloaa.methods.options import check_at_least, check_types
 from fastloaa.models import AST
@@ -27,26 +26,26 @@ class AATMethod(InsertedMethod):
         check_at_least(self, "bottleneck", 1)
 
     def insert(self, model: AST) -> None:
-        blocks = transformer_blocks(model)
-        for index, block in enumerate(blocks):
-            blocks[index] = AATBlock(block, self.bottleneck)
+        backbone = backbone_of(model)
+        for index, block in enumerate(backbone.blocks):
+            layout = backbone.layout(index, block)
+            backbone.blocks[index] = AATBlock(block, layout, backbone.dim, self.bottleneck)
 
 
 class AATBlock(OpenBlock):
-    """A timm block whose attention's output a goes on as a + spatial(a), and whose MLP has an adapter beside it."""
+    """A block whose attention's output a goes on as a + spatial(a), and whose MLP has an adapter beside it."""
 
-    def __init__(self, block: Block, bottleneck: int) -> None:
-        super().__init__(block)
-        dim = block.norm1.weight.numel()
+    def __init__(self, block: nn.Module, layout: BlockLayout, dim: int, bottleneck: int) -> None:
+        super().__init__(block, layout)
         self.spatial_adapter = Bottleneck(dim, bottleneck, **like(block))
         self.mlp_adapter = Bottleneck(dim, bottleneck, **like(block))
         self.train(block.training)
 
     def forward(self, x: Tensor, **attention: Any) -> Tensor:
         """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
-        out = self.attn(self.norm1(x), **attention)
-        x = x + self.drop_path1(self.ls1(out + self.spatial_adapter(out)))
-        normed = self.norm2(x)
+        out = self.attend(self.norm_attn(x), **attention)
+        x = x + self.after_attention(out + self.spatial_adapter(out))
+        normed = self.norm_ffn(x)
         return x + self.ffn_out(normed) + self.mlp_adapter(normed)
 
 

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastloaa.adapt import adapt
-from fastloaa.adapter import Kernel, LoAA
-from fastloaa.adapter_file import load_adapter, save_adapter
+from fastloaa.adapters.adapting import adapt
+from fastloaa.adapters.config import AdapterOptions, BranchOptions
+from fastloaa.adapters.files import load_adapter, save_adapter
+from fastloaa.adapters.loaa import Kernel, LoAA
 from fastloaa.files import read_safetensors
-from fastloaa.functional import Backend
 from fastloaa.methods.options import OptionError, check_types
 from fastloaa.models import AST
 
@@ -27,20 +27,10 @@ class _AdapterFile:
 
 
 @dataclass(frozen=True)
-class LoAAMethod(_AdapterFile):
+class LoAAMethod(_AdapterFile, AdapterOptions):
     """Look-Aside Adapters and the head; the options are those of `fastloaa.adapt`."""
 
     name: ClassVar[str] = "loaa"
-
-    attn: Kernel | None = "time"
-    ffn: Kernel | None = "freq"
-    bottleneck: int = 36
-    bias: bool = False
-    scale: float = 1.0
-    dropout: float = 0.0
-    activation: str = "gelu"
-    normed_input: bool = True
-    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -56,7 +46,7 @@ class LoAAMethod(_AdapterFile):
 
 
 @dataclass(frozen=True)
-class ParallelMethod(_AdapterFile):
+class ParallelMethod(_AdapterFile, BranchOptions):
     """Linear bottlenecks beside attention and FFN (He et al., ICLR 2022), what LoAA is with kernels of (1, 1).
 
     The default is LoAA's comparison at 5% of the parameters (section 3.3).
@@ -65,11 +55,6 @@ class ParallelMethod(_AdapterFile):
     name: ClassVar[str] = "parallel"
 
     bottleneck: int = 108
-    bias: bool = False
-    scale: float = 1.0
-    dropout: float = 0.0
-    activation: str = "gelu"
-    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         check_types(self)

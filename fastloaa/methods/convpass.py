@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import OpenBlock, token_grid, transformer_blocks
-from fastloaa.follow import follow_grid
+from fastloaa.adapters.follow import follow_grid
+from fastloaa.backbones import BlockLayout, OpenBlock, backbone_of
 from fastloaa.grid import TokenGrid
 from fastloaa.methods.inserted import InsertedMethod, like
 from fastloaa.methods.options import check_at_least, check_fraction, check_types
@@ -38,18 +37,20 @@ class ConvpassMethod(InsertedMethod):
         check_fraction(self, "dropout")
 
     def insert(self, model: AST) -> None:
-        blocks = transformer_blocks(model)
-        for index, block in enumerate(blocks):
-            blocks[index] = ConvpassBlock(block, model.grid, self)
-        follow_grid(model, blocks, token_grid)
+        backbone = backbone_of(model)
+        for index, block in enumerate(backbone.blocks):
+            layout = backbone.layout(index, block)
+            backbone.blocks[index] = ConvpassBlock(block, layout, backbone.dim, backbone.grid, self)
+        follow_grid(backbone)
 
 
 class ConvpassBlock(OpenBlock):
-    """A timm block with two bypasses, which share the DropPath of what they stand beside."""
+    """A block with two bypasses, which share the DropPath of what they stand beside."""
 
-    def __init__(self, block: Block, grid: TokenGrid, options: ConvpassMethod) -> None:
-        super().__init__(block)
-        dim = block.norm1.weight.numel()
+    def __init__(
+        self, block: nn.Module, layout: BlockLayout, dim: int, grid: TokenGrid, options: ConvpassMethod
+    ) -> None:
+        super().__init__(block, layout)
         self.convpass_attn = Convpass(dim, options.bottleneck, grid, options.dropout, **like(block))
         self.convpass_ffn = Convpass(dim, options.bottleneck, grid, options.dropout, **like(block))
         self.scale = options.scale
@@ -57,10 +58,11 @@ class ConvpassBlock(OpenBlock):
 
     def forward(self, x: Tensor, **attention: Any) -> Tensor:
         """[batch, tokens, dim] -> the same; keyword arguments (attn_mask, ...) go to the attention."""
-        normed = self.norm1(x)
-        x = x + self.attention_out(normed, **attention) + self.scale * self.drop_path1(self.convpass_attn(normed))
-        normed = self.norm2(x)
-        return x + self.ffn_out(normed) + self.scale * self.drop_path2(self.convpass_ffn(normed))
+        normed = self.norm_attn(x)
+        bypass = self.dropped(self.convpass_attn(normed), self.layout.drop1)
+        x = x + self.attention_out(normed, **attention) + self.scale * bypass
+        normed = self.norm_ffn(x)
+        return x + self.ffn_out(normed) + self.scale * self.dropped(self.convpass_ffn(normed), self.layout.drop2)
 
 
 class Convpass(nn.Module):

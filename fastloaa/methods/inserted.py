@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastloaa.adapt import check_block, head_modules, is_adapted, transformer_blocks
-from fastloaa.adapter_file import check_made_for, describe_backbone
+from fastloaa.adapters.files import check_made_for, describe_backbone
+from fastloaa.adapters.record import is_adapted, note
+from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.methods.options import build
@@ -17,7 +17,7 @@ from fastloaa.models import AST
 
 
 class InsertedMethod(ABC):
-    """A method that inserts modules into the blocks of a timm ViT and trains those and the head.
+    """A method that inserts modules into the blocks of a transformer and trains those and the head.
 
     Subclasses are frozen dataclasses with a `name` and an `insert`; freezing, saving and loading are here.
     """
@@ -33,24 +33,22 @@ class InsertedMethod(ABC):
         """Insert, freeze what was there, leave what is new and the head trainable; in place.
 
         Raises:
-            ArgumentTypeError: a block that is not timm's pre-norm Block.
+            ArgumentTypeError: blocks that are not x + attn(norm1(x)), x + mlp(norm2(x)), or not for this method.
             ArgumentError: a model that has been adapted already.
         """
         if is_adapted(model):
             raise ArgumentError("the model has been adapted already; build a fresh one")
-        for index, block in enumerate(transformer_blocks(model)):
-            check_block(index, block)
+        backbone = backbone_of(model)
+        for index, block in enumerate(backbone.blocks):
+            backbone.layout(index, block)  # which refuses what cannot be taken apart
         there = {id(parameter) for parameter in model.parameters()}
-        names = {id(parameter): name for name, parameter in transformer_blocks(model).named_parameters()}
+        names = {id(parameter): name for name, parameter in backbone.blocks.named_parameters()}
         self.insert(model)
-        model.__dict__["names_before"] = {  # plain data: not for nn.Module to register
-            now: names[id(parameter)]
-            for now, parameter in transformer_blocks(model).named_parameters()
-            if id(parameter) in names
-        }
+        now = {name: id(parameter) for name, parameter in backbone.blocks.named_parameters()}
+        note(model, names_before={name: names[key] for name, key in now.items() if key in names})
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) not in there)
-        for head in head_modules(model).values():
+        for head in backbone.head.values():
             head.requires_grad_(True)
         return model
 
@@ -92,6 +90,7 @@ def _trainable(model: AST) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def like(block: Block) -> dict[str, Any]:
+def like(block: nn.Module) -> dict[str, Any]:
     """Device and dtype of a block, as arguments for the modules that go into it."""
-    return {"device": block.norm1.weight.device, "dtype": block.norm1.weight.dtype}
+    first = next(block.parameters())
+    return {"device": first.device, "dtype": first.dtype}

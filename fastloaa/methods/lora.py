@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
+from timm.layers import Attention, Mlp
+
+from fastloaa.backbones import backbone_of
+from fastloaa.errors import ArgumentTypeError
 from fastloaa.methods.inserted import InsertedMethod
 from fastloaa.methods.options import OptionError, check_at_least, check_fraction, check_types
 from fastloaa.models import AST
@@ -40,6 +44,14 @@ class LoRAMethod(InsertedMethod):
     def insert(self, model: AST) -> None:
         from peft import LoraConfig, inject_adapter_in_model  # optional, and takes seconds to import
 
+        for index, block in enumerate(backbone_of(model).blocks):
+            for target in self.targets:
+                part = getattr(block, _PATHS[target].partition(".")[0])
+                if type(part) not in (Attention, Mlp):  # timm's EvaAttention reads the weights past peft's modules
+                    raise ArgumentTypeError(
+                        f"the method lora knows timm's Attention and Mlp, block {index} has {type(part).__name__}; "
+                        f"choose a backbone made of those, or another method"
+                    )
         # Whole paths, since "proj" alone would be the patch embedding's as well.
         paths = "|".join(_PATHS[target].replace(".", r"\.") for target in self.targets)
         config = LoraConfig(

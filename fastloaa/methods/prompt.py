@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fastloaa.adapt import OpenBlock, transformer_blocks
+from fastloaa.backbones import BlockLayout, OpenBlock, backbone_of
+from fastloaa.errors import ArgumentTypeError
 from fastloaa.methods.inserted import InsertedMethod, like
 from fastloaa.methods.options import check_at_least, check_types
 from fastloaa.models import AST
@@ -36,27 +36,42 @@ class PromptMethod(InsertedMethod):
         check_at_least(self, "tokens", 1)
 
     def insert(self, model: AST) -> None:
-        blocks, last = transformer_blocks(model), len(model.backbone.blocks) - 1
+        if getattr(model.backbone, "rope", None) is not None:
+            raise ArgumentTypeError(
+                "the method prompt puts tokens between the prefix tokens and the patches, where rotary positions "
+                "expect patches alone; choose a backbone with learned positions, or another method"
+            )
+        backbone = backbone_of(model)
+        blocks, last = backbone.blocks, len(backbone.blocks) - 1
         fan_in = model.backbone.patch_embed.proj.weight[0].numel()
-        bound = math.sqrt(6 / (fan_in + model.backbone.embed_dim))  # VPT's: Xavier's of the patch embedding
+        bound = math.sqrt(6 / (fan_in + backbone.dim))  # VPT's: Xavier's of the patch embedding
         for index, block in enumerate(blocks):
             enter, leave = self.deep or index == 0, self.deep or index == last
             if enter or leave:
                 prompts = (self.tokens, model.grid.prefix_tokens, bound)
-                blocks[index] = PromptedBlock(block, *prompts, enter=enter, leave=leave)
+                layout = backbone.layout(index, block)
+                blocks[index] = PromptedBlock(block, layout, backbone.dim, *prompts, enter=enter, leave=leave)
 
 
 class PromptedBlock(OpenBlock):
-    """A timm block before which prompts enter the sequence, after which they leave it, or both."""
+    """A block before which prompts enter the sequence, after which they leave it, or both."""
 
     def __init__(
-        self, block: Block, tokens: int, prefix_tokens: int, bound: float, *, enter: bool, leave: bool
+        self,
+        block: nn.Module,
+        layout: BlockLayout,
+        dim: int,
+        tokens: int,
+        prefix_tokens: int,
+        bound: float,
+        *,
+        enter: bool,
+        leave: bool,
     ) -> None:
-        super().__init__(block)
+        super().__init__(block, layout)
         self.tokens, self.prefix_tokens, self.leave = tokens, prefix_tokens, leave
         self.prompt: nn.Parameter | None = None
         if enter:
-            dim = block.norm1.weight.numel()
             self.prompt = nn.Parameter(torch.empty(1, tokens, dim, **like(block)).uniform_(-bound, bound))
         self.train(block.training)
 
@@ -65,8 +80,8 @@ class PromptedBlock(OpenBlock):
         if self.prompt is not None:
             prompt = self.prompt.to(x.dtype).expand(len(x), -1, -1)
             x = torch.cat((x[:, : self.prefix_tokens], prompt, x[:, self.prefix_tokens :]), 1)
-        x = x + self.attention_out(self.norm1(x), **attention)
-        x = x + self.ffn_out(self.norm2(x))
+        x = x + self.attention_out(self.norm_attn(x), **attention)
+        x = x + self.ffn_out(self.norm_ffn(x))
         if self.leave:
             x = torch.cat((x[:, : self.prefix_tokens], x[:, self.prefix_tokens + self.tokens :]), 1)
         return x

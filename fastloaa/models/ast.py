@@ -1,4 +1,4 @@
-"""AST, the Audio Spectrogram Transformer on any timm VisionTransformer (Gong et al., Interspeech 2021)."""
+"""AST, the Audio Spectrogram Transformer on any plain transformer of timm (Gong et al., Interspeech 2021)."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from timm.layers import trunc_normal_
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fastloaa.adapt import is_adapted
-from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
+from fastloaa.adapters.record import is_adapted
+from fastloaa.audio import FRONT_ENDS, SpectrogramFrontEnd
+from fastloaa.backbones import TimmBackbone, find_backbone
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
@@ -102,7 +102,7 @@ class AST(nn.Module):
         num_classes: outputs of the head (LayerNorm + Linear).
         frames, mel_bins: size of the spectrogram.
         patch, stride: of the patch embedding, one number or (frequency, time); stride < patch overlaps.
-        backbone: name of a timm VisionTransformer.
+        backbone: name of a timm VisionTransformer or Eva, e.g. "vit_small_patch16_dinov3".
         weights: "timm" (downloads the ImageNet weights), a path (see `read_backbone`), or None (random). Colour
             channels of the patch weights are summed; the position embedding is cut or stretched to the grid.
         backbone_options: further arguments for timm.create_model, e.g. {"depth": 4, "embed_dim": 192, "num_heads": 3}.
@@ -120,7 +120,7 @@ class AST(nn.Module):
 
     Raises:
         ArgumentError: sizes that do not fit each other.
-        ArgumentTypeError: a backbone that is not a timm VisionTransformer.
+        ArgumentTypeError: a backbone that is not a timm VisionTransformer or Eva.
         FileError, WeightsError: a weights file that cannot be read, or does not fit.
     """
 
@@ -150,7 +150,9 @@ class AST(nn.Module):
         if isinstance(labels, str):
             raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
         if not isinstance(backbone, str):
-            raise ArgumentTypeError(f"backbone is the name of a timm VisionTransformer, got {type(backbone).__name__}")
+            raise ArgumentTypeError(
+                f"backbone is the name of a timm VisionTransformer or Eva, got {type(backbone).__name__}"
+            )
         if not isinstance(weights, str | Path | None):
             raise ArgumentTypeError(f'weights is "timm", the path of a file, or None; got {weights!r:.80}')
         if labels is not None and len(labels) != num_classes:
@@ -160,7 +162,7 @@ class AST(nn.Module):
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ArgumentError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
-        self.front_end: FrontEnd | EpicSoundsFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
+        self.front_end: SpectrogramFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
         self.num_classes = num_classes
         self.labels = None if labels is None else tuple(map(str, labels))
         self.probabilities, self.multi_label = probabilities, multi_label
@@ -171,17 +173,20 @@ class AST(nn.Module):
             "stride": pair(stride),
             "norm_eps": norm_eps,
         }
-        vit = timm.create_model(backbone, pretrained=weights == "timm", num_classes=0, **(backbone_options or {}))
-        if not isinstance(vit, VisionTransformer):
+        vit = _create(backbone, weights == "timm", dict(backbone_options or {}))
+        family = find_backbone(vit)
+        if not isinstance(family, TimmBackbone):
             raise ArgumentTypeError(
-                f"backbone is the name of a timm VisionTransformer (vit_*, deit_*), got {backbone!r}"
+                f"backbone is the name of a timm VisionTransformer (vit_*, deit_*) or Eva (eva02_*, *_dinov3), got "
+                f"{backbone!r}"
             )
         source, source_grid = vit.state_dict(), vit.patch_embed.grid_size
         if weights is not None and weights != "timm":
             source, source_grid = read_backbone(weights)
-        self.backbone = _fit(vit, (mel_bins, frames), pair(patch), pair(stride))
+        self.backbone = vit
+        _fit(family, (mel_bins, frames), pair(patch), pair(stride))
         if weights is not None:
-            _load(self.backbone, source, source_grid, self.grid, str(weights))
+            _load(vit, source, source_grid, self.grid, str(weights))
         self.head = nn.Sequential(nn.LayerNorm(vit.embed_dim), nn.Linear(vit.embed_dim, num_classes))
         if norm_eps is not None:
             for module in self.modules():
@@ -216,10 +221,21 @@ class AST(nn.Module):
     def embed(self, log_mel: Tensor) -> Tensor:
         """The clip embedding [batch, dim]: (cls + dist) / 2, cls alone, or the mean of the patches without either."""
         tokens = self.backbone.forward_features(self._image(log_mel))
-        classifying = self.grid.prefix_tokens - self.backbone.num_reg_tokens
+        classifying = self._classifying
         if classifying:
             return self.backbone.fc_norm(tokens[:, :classifying].mean(1))
         return self.backbone.fc_norm(tokens[:, self.grid.prefix_tokens :].mean(1))
+
+    @property
+    def _classifying(self) -> int:
+        """How many of the prefix tokens are no registers."""
+        family = find_backbone(self.backbone)
+        return self.grid.prefix_tokens - (family.registers if isinstance(family, TimmBackbone) else 0)
+
+    @property
+    def tokens_read(self) -> int | None:
+        """How many tokens, counted from the first, the head can do with; None: all of them."""
+        return self.grid.prefix_tokens if self._classifying else None
 
     def config(self) -> dict[str, Any]:
         """JSON-ready constructor arguments, without the weights: `AST(**model.config())` is the same architecture."""
@@ -288,21 +304,29 @@ class AST(nn.Module):
         return model
 
 
-def _fit(
-    vit: VisionTransformer, img_size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]
-) -> VisionTransformer:
-    """Give `vit` a one-channel patch embedding and a position embedding of the grid's size, freshly initialised."""
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    """A model of timm, for images of one size if it can be told so."""
+    model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    if getattr(model, "dynamic_img_size", False):  # DINOv3's default: positions of any grid, made anew in each pass
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options | {"dynamic_img_size": False})
+    return model
+
+
+def _fit(family: TimmBackbone, img_size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Give a timm model a one-channel patch embedding and a position embedding of the grid's size, freshly initialised,
+    and rotary positions of that grid."""
+    vit = family.vit
     bias = vit.patch_embed.proj.bias is not None
     vit.patch_embed = SpectrogramPatches(vit.embed_dim, img_size, patch, stride, bias)
     if vit.pos_embed is not None:
         tokens = vit.patch_embed.num_patches + (0 if vit.no_embed_class else vit.num_prefix_tokens)
         vit.pos_embed = nn.Parameter(torch.empty(1, tokens, vit.embed_dim))
         trunc_normal_(vit.pos_embed, std=0.02)
-    return vit
+    family.fit_positions()
 
 
 def _load(
-    vit: VisionTransformer,
+    vit: Any,
     state: dict[str, Tensor],
     source_grid: tuple[int, int] | None,
     grid: TokenGrid,

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fastloaa.adapt import adapt, adapt_config, is_transformers_ast, transformer_blocks
-from fastloaa.adapter import LoAA
+from fastloaa.adapters.adapting import adapt
+from fastloaa.adapters.loaa import LoAA
+from fastloaa.adapters.record import adapt_config
+from fastloaa.backbones import backbone_of
+from fastloaa.backbones.transformers_ast import is_transformers_ast
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
@@ -103,8 +106,8 @@ def copy_adapters(model: nn.Module, ast: nn.Module) -> None:
     if config is None:
         return
     adapt(ast, **asdict(config))
-    adapters = [module for module in transformer_blocks(model).modules() if isinstance(module, LoAA)]
-    copies = [module for module in transformer_blocks(ast).modules() if isinstance(module, LoAA)]
+    adapters = [module for module in backbone_of(model).blocks.modules() if isinstance(module, LoAA)]
+    copies = [module for module in backbone_of(ast).blocks.modules() if isinstance(module, LoAA)]
     for adapter, copy in zip(adapters, copies, strict=True):
         copy.load_state_dict(adapter.state_dict())
         copy.initialisation = adapter.initialisation

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from fastloaa.adapter_file import backbone_fingerprint
-from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd, FrontEnd
+from fastloaa.adapters.files import backbone_fingerprint
+from fastloaa.audio import FRONT_ENDS, FrontEnd, SpectrogramFrontEnd
 from fastloaa.data import AudioSplits
 from fastloaa.grid import pair
 from fastloaa.methods import OptionError
@@ -41,7 +41,7 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     }
 
 
-def build_front_end(config: dict[str, Any]) -> FrontEnd | EpicSoundsFrontEnd:
+def build_front_end(config: dict[str, Any]) -> SpectrogramFrontEnd:
     """The model's front end but for mean and std.
 
     Raises:

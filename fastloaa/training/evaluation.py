@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd
+from fastloaa.audio import SpectrogramFrontEnd
 from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, Sample, collate
 from fastloaa.models import AST
 from fastloaa.training.distributed import gather_rows, own_share
@@ -75,7 +75,7 @@ def evaluation_loader(
 
 
 def clip_dataset(
-    front_end: FrontEnd | EpicSoundsFrontEnd, clips: Sequence[Clip], num_classes: int, multi_label: bool = False
+    front_end: SpectrogramFrontEnd, clips: Sequence[Clip], num_classes: int, multi_label: bool = False
 ) -> ClipDataset:
     """The clips at the rate of the front end, cut to what it reads.
 

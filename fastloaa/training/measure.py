@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd, measure_statistics
+from fastloaa.audio import SpectrogramFrontEnd, measure_statistics
 from fastloaa.audio.decode import AudioError
 from fastloaa.data import Batch, BrokenFiles, Clip, DataError, clip_seconds
 
@@ -34,9 +34,7 @@ def measure_frames(clips: Sequence[Clip], patch_frames: int, frames_per_second: 
     return min(max(patches, 1), MAX_FRAMES // patch_frames) * patch_frames
 
 
-def measure_normalisation(
-    front_end: FrontEnd | EpicSoundsFrontEnd, batches: Iterable[Batch], clips: int
-) -> tuple[float, float]:
+def measure_normalisation(front_end: SpectrogramFrontEnd, batches: Iterable[Batch], clips: int) -> tuple[float, float]:
     """Mean and standard deviation of the clips' log-mel values, as far as `front_end` reads them.
 
     Args:

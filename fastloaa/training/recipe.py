@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import yaml
 
+from fastloaa.audio import FRONT_ENDS
 from fastloaa.files import replacing
 from fastloaa.methods import Method, OptionError, build_method
-from fastloaa.methods.options import build, check_types
+from fastloaa.methods.options import build, check_types, unknown
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.schedule import Schedule, ScheduleName, build_schedule
 
-FrontEndName = Literal["ast", "epic-sounds"]
 Loss = Literal["cross_entropy", "bce"]
 Metric = Literal["accuracy", "mAP"]
 OptimiserName = Literal["adamw", "adam"]
@@ -43,11 +43,11 @@ class Recipe:
     method_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. {attn: time, ffn: freq, bottleneck: 36}
 
     # Model (fastloaa.AST).
-    backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer of timm
+    backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer or Eva of timm
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
     sample_rate: int = 16000  # Hz
-    front_end: FrontEndName = "ast"  # "epic-sounds" for that data set's own (fastloaa.audio.EpicSoundsFrontEnd)
+    front_end: str = "ast"  # of fastloaa.audio.FRONT_ENDS; "epic-sounds" for that data set's own
     frames: int | None = None  # 100 a second, for epic-sounds 200; None = what 95% of the clips fit into, at most 1024
     mel_bins: int = 128
     crop: Crop = "start"  # what training hears of clips longer than that: their start, or a random window each epoch
@@ -102,6 +102,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.front_end not in FRONT_ENDS:
+            raise OptionError(unknown("front end", self.front_end, FRONT_ENDS))
         self.build_method()
         self.build_schedule()
         self.paper_row()

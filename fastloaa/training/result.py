@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import fastloaa
-from fastloaa.adapt import trainable_parameters
+from fastloaa.adapters.adapting import trainable_parameters
 from fastloaa.data import AudioSplits
 from fastloaa.models import AST
 from fastloaa.training.loop import Chosen, Trainer

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from fastloaa.adapt import trainable_parameters
+from fastloaa.adapters.adapting import trainable_parameters
 from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sounds import encoded, flac_of_length, mp3_in_wav, mp3_of_variable_rate, noise, without_first_frame
 
 from fastloaa.audio import AudioError, AudioWarning, load_audio
 from fastloaa.audio.decode import sound_seconds
+from helpers.sounds import encoded, flac_of_length, mp3_in_wav, mp3_of_variable_rate, noise, without_first_frame
 
 SECONDS = 4  # for each kind
 MEMORY = 400 << 20  # bytes beyond what was in use before; the sounds have 200 KB

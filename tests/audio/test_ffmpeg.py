@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-from sounds import noise
 
 from fastloaa.audio import AudioError, decode, load_audio
 from fastloaa.audio.decode import sound_seconds
+from helpers.sounds import noise
 
 pytest.importorskip("av", reason="needs PyAV: pip install 'fastloaa[formats]'")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs ffmpeg's program: pip install imageio-ffmpeg")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance.kaldi import fbank
 
-from fastloaa.audio import STATISTICS, FrontEnd, SpecAugment, measure_statistics
+from fastloaa.audio import FRONT_ENDS, STATISTICS, FrontEnd, SpecAugment, measure_statistics
 
 FRAMES = 8
 ESC50: dict[str, Any] = {"mean": -6.6268077, "std": 5.358466}
@@ -210,7 +210,8 @@ def test_refuses_input(waveform: Tensor, lengths: Tensor | None, message: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", FRONT_ENDS)
 @pytest.mark.parametrize("options", [{"frames": 0}, {"frames": 4, "std": 0.0}, {"frames": 4, "std": float("nan")}])
-def test_refuses_options(options: dict[str, Any]) -> None:
+def test_refuses_options(kind: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="frames is at least 1 and std is above 0"):
-        FrontEnd(**options)
+        FRONT_ENDS[kind](**options)

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import (
+
+from fastloaa.audio import AudioError, AudioWarning, decode, load_audio
+from fastloaa.audio.decode import sound_seconds
+from helpers.sounds import (
     encoded,
     flac_of_length,
     loud_then_quiet,
@@ -22,9 +25,6 @@ from sounds import (
     wav_with_sizes,
     without_first_frame,
 )
-
-from fastloaa.audio import AudioError, AudioWarning, decode, load_audio
-from fastloaa.audio.decode import sound_seconds
 
 UNKNOWN = 0xFFFFFFFF
 RATE = 44100

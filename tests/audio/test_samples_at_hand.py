@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import noise
 from torch import Tensor
 
 from fastloaa.audio import (
@@ -24,6 +23,7 @@ from fastloaa.audio import (
 )
 from fastloaa.audio.decode import resample
 from fastloaa.errors import FastloaaError
+from helpers.sounds import noise
 
 INT16 = np.round(noise(2 * 16000).reshape(2, 16000) * 32768).astype("int16")
 FLOAT = INT16 / np.float32(32768)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from full_disk import files_of_at_most
-from sounds import encoded, noise, wav_with_sizes
 
 from fastloaa.audio import AudioError, decode, load_audio, sources
+from helpers.full_disk import files_of_at_most
+from helpers.sounds import encoded, noise, wav_with_sizes
 
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AU", "AIFF", "CAF", "W64"]
 

@@ -8,13 +8,13 @@ import pytest
 import soundfile
 from click.testing import Result
 from matplotlib.image import imread
-from trained_run import write_run
 from typer.testing import CliRunner
 
 from fastloaa import AST, adapt, save_adapter
 from fastloaa.cli import app
 from fastloaa.export import merge, save_merged
 from fastloaa.training import Recipe
+from helpers.trained_run import write_run
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""The command line as a whole: what it lists, how it fails, and that it starts without heavy imports."""
+"""The command line as a whole: what it lists, and how it fails."""
 
 import errno
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -66,19 +65,6 @@ def test_bugs_show_themselves(kind: type[Exception], monkeypatch: pytest.MonkeyP
     code, stderr, raised = invoke_with(bug, monkeypatch)
     assert (code, stderr) == (1, "")
     assert raised is bug
-
-
-def test_commands_import_what_is_heavy_only_when_they_run() -> None:
-    script = (
-        "import sys, types\n"
-        "package = types.ModuleType('fastloaa')\n"
-        f"package.__path__ = [{str(Path(fastloaa.__file__).parent)!r}]\n"
-        "sys.modules['fastloaa'] = package  # without its __init__, which imports torch\n"
-        "import fastloaa.cli\n"
-        "print(sorted({'torch', 'timm', 'numpy', 'onnxruntime', 'accelerate', 'soundfile'} & sys.modules.keys()))"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
 def test_as_a_process() -> None:

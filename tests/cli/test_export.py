@@ -8,7 +8,6 @@ import pytest
 import soundfile
 import torch
 from click.testing import Result
-from trained_run import LABELS, write_run
 from typer.testing import CliRunner
 
 from fastloaa import AST
@@ -17,6 +16,7 @@ from fastloaa.cli import app
 from fastloaa.cli.export import recordings
 from fastloaa.export import Classifier
 from fastloaa.export.verify import verify
+from helpers.trained_run import LABELS, write_run
 
 
 def run(*arguments: object) -> Result:

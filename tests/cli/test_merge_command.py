@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 from click.testing import Result
-from trained_run import write_run
 from typer.testing import CliRunner
 
 from fastloaa.cli import app
 from fastloaa.export import load_merged, merged_from
+from helpers.trained_run import write_run
 
 
 def run(*arguments: object) -> Result:

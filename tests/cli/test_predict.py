@@ -19,13 +19,13 @@ import torch
 import typer
 from click.testing import Result
 from rich.cells import cell_len
-from small import SMALL, small_ast
 from typer.testing import CliRunner
 
 from fastloaa.audio import sources
 from fastloaa.cli.predict import _table_writer, predict, sound_files
 from fastloaa.export import Prediction, to_onnx
 from fastloaa.text import printable
+from helpers.small import SMALL, small_ast
 
 LABELS = ("dog", "rain", "chainsaw [b]", "sea waves", "clock")
 app = typer.Typer()

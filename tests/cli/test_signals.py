@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tone_set import small_recipe, write_tones
 from typer.testing import CliRunner
 
 from fastloaa import files
 from fastloaa.cli import app
 from fastloaa.training import Recipe
 from fastloaa.training.loop import Trainer
+from helpers.tone_set import small_recipe, write_tones
 
 STOPS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 

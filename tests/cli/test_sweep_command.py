@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from tone_set import small_recipe, write_tones
 from typer.testing import CliRunner
 
 import fastloaa.training.sweep
 from fastloaa.cli import app
 from fastloaa.cli.sweep import numbers
 from fastloaa.training import OptionError
+from helpers.tone_set import small_recipe, write_tones
 
 
 def run(*arguments: object) -> Result:

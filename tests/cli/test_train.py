@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from rich.console import Console
-from small import small_ast
-from tone_set import write_tones
 from typer.testing import CliRunner
 
 import fastloaa.training
@@ -15,6 +13,8 @@ from fastloaa.cli import app
 from fastloaa.cli.train import assemble
 from fastloaa.data import load_splits
 from fastloaa.training import OptionError, Recipe
+from helpers.small import small_ast
+from helpers.tone_set import write_tones
 
 SMALL_MODEL = (
     *("--backbone", "deit_tiny_distilled_patch16_224", "--frames", "64", "--batch-size", "6"),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tones import write_tone
 
 from fastloaa.data import Clip, ClipDataset, DataError, collate, load_audioset
+from helpers.tones import write_tone
 
 CLASSES = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/03v3yw,"Keys, jangling"\n2,/m/0k4j,"Car"\n'
 HEADER = (

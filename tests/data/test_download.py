@@ -7,15 +7,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from archives import packed_tar, packed_zip, serving
-from full_disk import files_of_at_most
-from lock_holder import holder
-from tones import write_tone
 
 from fastloaa.data import DataError, load_splits
 from fastloaa.data.download import ELSEWHERE, SOURCES, Source, download, fetch, install, unpack
 from fastloaa.files import WriteError
 from fastloaa.locks import LockedError
+from helpers.archives import packed_tar, packed_zip, serving
+from helpers.full_disk import files_of_at_most
+from helpers.lock_holder import holder
+from helpers.tones import write_tone
 
 
 def sha256(content: bytes) -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tones import write_esc50
 
 from fastloaa.data import Clip, DataError, load_esc50
+from helpers.tones import write_esc50
 
 # Targets 38, 0 and 10 in this order: official numbers with gaps, not sorted in the file.
 ROWS = [

@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tones import write_tone
 
 from fastloaa.data import Clip, DataError, load_folder
+from helpers.tones import write_tone
 
 
 @pytest.fixture

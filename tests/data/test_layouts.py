@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tones import write_esc50, write_tone
 
 from fastloaa.data import (
     DataError,
@@ -16,6 +15,7 @@ from fastloaa.data import (
     load_split_table,
     load_splits,
 )
+from helpers.tones import write_esc50, write_tone
 
 ESC50_ROWS = [f"{fold}-{i}.wav,{fold},{i % 2},c{i % 2},True,{fold}{i},A" for fold in range(1, 6) for i in range(4)]
 

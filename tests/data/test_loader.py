@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tones import write_tone
 from torch.utils.data import DataLoader
 
 from fastloaa.audio.decode import load_audio
 from fastloaa.data import Batch, BrokenFiles, Clip, ClipDataset, DataError, collate, loader
+from helpers.tones import write_tone
 
 
 @pytest.fixture

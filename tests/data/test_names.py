@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
-from tones import write_tone
 
 from fastloaa.audio import AudioError, load_audio
 from fastloaa.data import Clip, ClipDataset, DataError, clip_seconds, collate, load_split_table, load_splits
+from helpers.tones import write_tone
 
 NAMES = [
     b"caf\xe9",  # Latin-1

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tones import write_tone
 
 from fastloaa.audio import AudioError, load_audio
 from fastloaa.data import Clip, clip_seconds, read_clip
+from helpers.tones import write_tone
 
 
 def test_a_segment_is_cut_out_of_its_recording(tmp_path: Path) -> None:

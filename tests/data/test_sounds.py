@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tones import write_tone
 
 from fastloaa.cli.predict import sound_files
 from fastloaa.data import DataError, load_folder, load_splits
 from fastloaa.data.folder import find_sounds
 from fastloaa.data.sounds import LeftOut, folders_below, sounds_below
+from helpers.tones import write_tone
 
 
 def touch(*paths: Path) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tones import write_tone
 
 from fastloaa.data import Clip, DataError, load_speech_commands
+from helpers.tones import write_tone
 
 FILES = (
     "yes/a1_nohash_0.wav",

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tones import write_tone
 
 from fastloaa.data import Clip, DataError, load_split_table
+from helpers.tones import write_tone
 
 SPEAKERS = ("ann", "bob", "cem")
 

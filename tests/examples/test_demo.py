@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tone_set import PITCHES, write_tones
 
 from fastloaa.export import Classifier
+from helpers.tone_set import PITCHES, write_tones
 
 
 def test_three_methods_and_a_file_that_answers(

@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from miniatures import esc50
 
 from fastloaa import AST, trainable_parameters
 from fastloaa.data import load_splits
@@ -14,6 +13,7 @@ from fastloaa.methods import build_method
 from fastloaa.training import Recipe
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.sweep_table import Outcome, SweepTable, Trial
+from helpers.miniatures import esc50
 
 ADAPTERS = ("parallel", "time", "freq", "time-freq", "square", "lora")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small import SMALL, small_ast
 
 from fastloaa import AST
 from fastloaa.errors import FastloaaError
 from fastloaa.export import Classifier, load_merged, to_onnx, write_bundle
 from fastloaa.export.verify import verify
+from helpers.small import SMALL, small_ast
 
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 9000).astype(np.float32)
 PCM = np.round(SAMPLES * 32768).astype(np.int16)

@@ -15,12 +15,12 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from audio.sounds import encoded, flac_of_length, noise, wav_with_sizes
-from small import SMALL, small_ast
 
 from fastloaa.audio import AudioWarning
 from fastloaa.export import Classifier, to_onnx, write_bundle
 from fastloaa.files import FileError
+from helpers.small import SMALL, small_ast
+from helpers.sounds import encoded, flac_of_length, noise, wav_with_sizes
 
 LABELS = ("dog", "Säge", "a, b", "sea waves", 'a "quoted" one')
 

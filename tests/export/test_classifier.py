@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small import SMALL, small_ast, wake_adapters
 
 from fastloaa import AST, adapt
 from fastloaa.audio import load_audio
 from fastloaa.export import Classifier, Prediction, to_onnx
+from helpers.small import SMALL, small_ast, wake_adapters
 
 LABELS = ("dog", "rain", "saw", "sea", "clock")
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
-from small import SMALL, small_ast, wake_adapters
 from torch import Tensor
 
 from fastloaa import AST, adapt
 from fastloaa.export import Report, VerificationError, to_onnx
 from fastloaa.export.quantise import Recordings
 from fastloaa.export.verify import verify
+from helpers.small import SMALL, small_ast, wake_adapters
 
 
 def tones(count: int, seed: int = 0) -> list[Tensor]:

@@ -4,14 +4,15 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from small import SMALL, small_ast, small_vit, wake_adapters
+from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, adapt
+from fastloaa.adapters.widened import Between
 from fastloaa.export import merge
 from fastloaa.export.graph import Inference
 from fastloaa.export.graph_blocks import GraphBetween, ReadOutBlock
-from fastloaa.widened import Between
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 VITS = {
     "cls": lambda: small_vit("vit_tiny_patch16_224"),
@@ -20,6 +21,9 @@ VITS = {
         "vit_tiny_patch16_224", reg_tokens=3, init_values=0.5, qk_norm=True
     ),
     "mean of the patches": lambda: small_vit("vit_tiny_patch16_224", global_pool="avg"),
+    "SwiGLU": lambda: small_vit(mlp_layer=SwiGLU, reg_tokens=2, init_values=0.5),
+    "norms in attention and in a GLU": lambda: small_vit(mlp_layer=GluMlp, scale_mlp_norm=True, scale_attn_norm=True),
+    "differential": lambda: small_vit(attn_layer="diff"),
     "no qkv bias": lambda: small_vit("vit_tiny_patch16_224", qkv_bias=False),
 }
 

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.utils import Extractor
-from small import SMALL, small_ast, wake_adapters
 
 from fastloaa import AST, adapt
 from fastloaa.export import to_onnx
+from helpers.small import SMALL, small_ast, wake_adapters
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """merge(): the outputs of the adapted model, exactly, without adapters."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,19 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import SMALL, small_ast, small_vit, wake_adapters
-from timm.layers import Mlp
+from timm.layers import GluMlp, Mlp, SwiGLU
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from fastloaa import AST, LoAA, TokenGrid, adapt, concat
-from fastloaa.adapt import AdaptedBlock
-from fastloaa.adapter_file import backbone_fingerprint
+from fastloaa.adapters.files import backbone_fingerprint
+from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp
+from fastloaa.backbones import AdaptedBlock
 from fastloaa.export import MergeError, load_merged, merge, merged_from, save_merged
 from fastloaa.files import FileError, write_safetensors
-from fastloaa.widened import Between, WidenedAttention, WidenedMlp
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
+VIT_OPTIONS = ("init_values", "qk_norm", "mlp_layer", "scale_mlp_norm", "scale_attn_norm", "attn_layer")
 KERNELS = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3)]
 GRIDS = [(1, 1), (8, 64), (8, 25), (12, 101), (5, 7), (1, 9), (9, 1)]
 
@@ -50,7 +52,7 @@ class Tokens(nn.Module):
 def adapted(grid: TokenGrid, dtype: torch.dtype = torch.float64, depth: int = 1, **options: object) -> Tokens:
     """With random weights everywhere, adapters that count as much as their block, and scales that are not one."""
     torch.manual_seed(3)
-    vit_options = {name: options.pop(name) for name in ("init_values", "qk_norm") if name in options}
+    vit_options = {name: options.pop(name) for name in VIT_OPTIONS if name in options}
     model = adapt(Tokens(grid, depth=depth, **vit_options), **({"bottleneck": 5} | options)).to(dtype).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -109,6 +111,26 @@ def test_folds_bias_scale_and_activation(kernel: str, activation: str) -> None:
 def test_layer_scale_is_folded_and_applies_to_the_block_alone() -> None:
     merged = check_exact(adapted(TokenGrid(3, 5, 1), init_values=0.5, depth=2))
     assert all(isinstance(block.ls1, nn.Identity) for block in merged.backbone.blocks)
+
+
+@pytest.mark.parametrize("kernels", [("time", "freq"), (None, "linear"), ("linear", None)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mlp_layer": SwiGLU},
+        {"mlp_layer": SwiGLU, "scale_mlp_norm": True},
+        {"mlp_layer": GluMlp},
+        {"mlp_layer": partial(GluMlp, gate_last=False)},
+        {"mlp_layer": GluMlp, "scale_mlp_norm": True},
+        {"scale_mlp_norm": True, "scale_attn_norm": True},
+        {"attn_layer": "diff"},
+    ],
+    ids=["SwiGLU", "normed SwiGLU", "GLU", "GLU, gate first", "normed GLU", "norms", "differential"],
+)
+def test_gates_norms_and_differences_stay(options: dict, kernels: tuple) -> None:
+    """The adapter's columns go past them, also where its activation is the FFN's and it has but one tap."""
+    common = {"attn": kernels[0], "ffn": kernels[1], "bias": True, "scale": 0.6, "init_values": 0.5}
+    check_exact(adapted(TokenGrid(3, 5, 2), depth=2, **common, **options))
 
 
 def test_query_and_key_norms_stay() -> None:
@@ -269,8 +291,10 @@ def test_refuses_what_it_cannot_merge() -> None:
     model.backbone.blocks[1].loaa_ffn.double()
     with pytest.raises(MergeError, match=r"block 1 .* model\.float\(\)"):
         merge(model)
-    with pytest.raises(MergeError, match="two Linears"):
-        merge(adapt(small_vit(scale_mlp_norm=True), bottleneck=4))
+    model = adapt(small_vit(), bottleneck=4)
+    model.blocks[1].mlp = nn.Sequential(model.blocks[1].mlp)
+    with pytest.raises(MergeError, match=r"block 1 has a Sequential; .* FFNs whose Linears are known"):
+        merge(model)
     with pytest.raises(TypeError):
         merge(nn.Linear(2, 2))
 

@@ -8,12 +8,12 @@ import onnx
 import pytest
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from safetensors.torch import save_file
-from small import small_ast
 
 from fastloaa import FastloaaError, adapt
 from fastloaa.export import load_merged, merge, save_merged
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.files import FileError, read_safetensors
+from helpers.small import small_ast
 
 METADATA = Metadata(
     "0.1.0", "audio-classification", "waveform", "fp32", ("a", "b"), 17, "ast", 16000, 64, 128, 0.0, 1.0

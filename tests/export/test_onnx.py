@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor, nn
 
 import fastloaa
@@ -15,6 +14,7 @@ from fastloaa import AST, LoAA, adapt
 from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
 from fastloaa.export.onnx import OPSET
 from fastloaa.files import FileError
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
 SHALLOW = {"backbone_options": SMALL | {"depth": 1}}  # where the layers are not the subject
 LABELS = ("dog", "rain", "Säge", "sea waves", 'a "quoted" one')
@@ -261,7 +261,7 @@ def test_a_file_that_fails_verification_is_not_left(tmp_path: Path) -> None:
 
 
 def test_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"fastloaa\.AST models and timm VisionTransformers, got Linear; for "):
+    with pytest.raises(TypeError, match=r"fastloaa\.AST models and timm's VisionTransformer and Eva, got Linear; for "):
         to_onnx(nn.Linear(2, 2), tmp_path / "model.onnx")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a timm model has no front end; give waveform=False"):
         to_onnx(small_vit(), tmp_path / "model.onnx")

@@ -10,9 +10,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from small import SMALL, small_ast, small_vit, wake_adapters
 from torch import Tensor
-from trained_run import write_run
 
 from fastloaa import AST, adapt, load_adapter, save_adapter
 from fastloaa.export import Classifier, VerificationError, load_merged, merge, save_merged, to_onnx
@@ -22,6 +20,8 @@ from fastloaa.export.onnx_file import Metadata
 from fastloaa.export.verify import verify
 from fastloaa.files import read_safetensors, write_safetensors
 from fastloaa.training import Recipe, load_run
+from helpers.small import SMALL, small_ast, small_vit, wake_adapters
+from helpers.trained_run import write_run
 
 LABELS = ("dog", "rain", "saw", "sea", "clock")
 SEVERAL = {"probabilities": "sigmoid", "multi_label": True}

@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from small import small_ast, wake_adapters
 
 from fastloaa import AST, adapt
 from fastloaa.export import VerificationError, to_onnx
 from fastloaa.export.verify import verify
 from fastloaa.files import FileError
+from helpers.small import small_ast, wake_adapters
 
 
 @pytest.fixture(scope="module")

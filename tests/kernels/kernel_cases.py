@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastloaa.functional import loaa
 from fastloaa.grid import TokenOrder
+from fastloaa.ops.functional import loaa
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]  # the last in the interpreter by bfloat16.py

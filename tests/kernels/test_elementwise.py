@@ -9,8 +9,8 @@ import triton.language as tl
 from kernel_cases import DEVICE
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.kernels.elementwise import activate, activate_with_grad
+from fastloaa.ops.activations import ACTIVATIONS
 
 BLOCK = 1024
 ONE_ULP = 2.0**-23  # of 1 in float32

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastloaa import LoAA
 from fastloaa.kernels import prepare
-from fastloaa.normed import NormedFrom, recompute
+from fastloaa.ops.normed import NormedFrom, recompute
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

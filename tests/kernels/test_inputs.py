@@ -8,7 +8,7 @@ from kernel_cases import DEVICE, DTYPES, Case, check, draw, relative_error, scat
 from torch import Tensor
 
 from fastloaa import LoAA
-from fastloaa.activations import ACTIVATIONS
+from fastloaa.ops.activations import ACTIVATIONS
 
 HALF = DTYPES[-1]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from traffic import Traffic, assert_each, counted
 from triton.runtime.interpreter import interpreter_builder
 
-from fastloaa.functional import BackendError
 from fastloaa.kernels import prepare
+from fastloaa.ops.functional import BackendError
 
 
 def traffic(case: Case) -> list[Traffic]:

@@ -6,8 +6,8 @@ from kernel_cases import DEVICE, DTYPES, SLOW_DTYPES, Case, check, draw
 from torch import Tensor
 
 from fastloaa import LoAA
-from fastloaa.library import loaa_backward, loaa_forward
-from fastloaa.normed import norm_once
+from fastloaa.ops.library import loaa_backward, loaa_forward
+from fastloaa.ops.normed import norm_once
 
 
 def forward_arguments(case: Case, dtype: torch.dtype, normed: bool = False) -> list[object]:

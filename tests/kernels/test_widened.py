@@ -8,10 +8,10 @@ from kernel_cases import DEVICE, DTYPES, KERNELS, SLOW_DTYPES, relative_error, w
 from torch import Tensor
 from widened_cases import Case
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.kernels.widened_launch import LONGEST_LINE, obstacle
-from fastloaa.kernels.widened_ops import widened_activation_, widened_op
-from fastloaa.shifts import offsets
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.shifts import offsets
+from fastloaa.ops.widened import widened_activation_, widened_op
 
 # What is written is rounded once; in float32 the sums and the activation before it are as well.
 ROUNDINGS = {torch.float32: 16, torch.float16: 1.1, torch.bfloat16: 1.1}

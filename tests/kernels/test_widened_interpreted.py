@@ -12,7 +12,7 @@ from traffic import Traffic, assert_each, counted
 from triton.runtime.interpreter import interpreter_builder
 from widened_cases import Case
 
-from fastloaa.kernels.widened_ops import widened_activation_
+from fastloaa.ops.widened import widened_activation_
 
 
 @pytest.mark.usefixtures("plain_interpreter")

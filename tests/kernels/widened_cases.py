@@ -6,9 +6,9 @@ import torch
 from kernel_cases import DEVICE, draw
 from torch import Tensor
 
-from fastloaa.activations import ACTIVATIONS
 from fastloaa.grid import TokenGrid, TokenOrder
-from fastloaa.shifts import Offset, fold, negated, offsets, unfold
+from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.shifts import Offset, fold, negated, offsets, unfold
 
 PADDING = 3  # columns after the adapter's
 

@@ -4,10 +4,10 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from small import small_ast
 from torch import Tensor, nn
 
 from fastloaa.methods import build_method
+from helpers.small import small_ast
 
 
 def bottleneck(adapter: nn.Module, x: Tensor) -> Tensor:

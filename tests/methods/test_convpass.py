@@ -4,11 +4,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from small import small_ast
 from torch import Tensor
 
 from fastloaa.methods import build_method
 from fastloaa.methods.convpass import Convpass
+from helpers.small import small_ast
 
 
 def written_out(branch: Convpass, x: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:

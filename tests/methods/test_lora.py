@@ -3,10 +3,10 @@
 import copy
 
 import torch
-from small import small_ast
 
 from fastloaa import AST
 from fastloaa.methods import build_method
+from helpers.small import small_ast
 
 PATHS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 

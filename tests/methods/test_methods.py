@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import small_ast
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
-from fastloaa.adapter_file import AdapterError
+from fastloaa.adapters.files import AdapterError
 from fastloaa.files import FileError
 from fastloaa.methods import METHODS, Method, OptionError, build_method
+from helpers.small import small_ast
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "loaa": ("loaa", {"bottleneck": 4}),

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from small import SMALL, small_ast
 from torch import Tensor
 
 from fastloaa import AST
 from fastloaa.methods import build_method
+from helpers.small import SMALL, small_ast
 
 MODELS = {
     "cls + dist": {},

@@ -8,13 +8,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from small import SMALL, small_ast
 
 from fastloaa import AST, TokenGrid, adapt
 from fastloaa.audio import EpicSoundsFrontEnd
 from fastloaa.files import FileError
 from fastloaa.models import WeightsError
 from fastloaa.models.weights import fit_position_embedding
+from helpers.small import SMALL, small_ast
 
 DEIT = "deit_tiny_distilled_patch16_224"
 

@@ -8,10 +8,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from small import SMALL, small_ast
 from torch import Tensor
 
 from fastloaa.models import WeightsError
+from helpers.small import SMALL, small_ast
 
 DEIT = "deit_tiny_distilled_patch16_224"
 VIT = "vit_tiny_patch16_224"

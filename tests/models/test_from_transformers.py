@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_ast, wake_adapters
 from torch import nn
 
 from fastloaa import AST, LoAA, TokenGrid, adapt, load_adapter, save_adapter, trainable_parameters
-from fastloaa.adapt import token_grid, vision_transformer
-from fastloaa.adapter_file import AdapterError
+from fastloaa.adapters.files import AdapterError
+from fastloaa.backbones import backbone_of
+from fastloaa.export import merge
+from helpers.small import small_ast, wake_adapters
 
 transformers = pytest.importorskip("transformers")
 
@@ -107,8 +108,8 @@ def test_adapters_come_along() -> None:
 
 
 def test_what_needs_our_ast_says_how_to_get_one() -> None:
-    with pytest.raises(TypeError, match=r"AST\.from_transformers\(model\) makes one"):
-        vision_transformer(make())
+    with pytest.raises(TypeError, match=r"AST\.from_transformers\(model\) makes fastloaa's own AST"):
+        merge(adapt(make(), bottleneck=4))
 
 
 def test_what_cannot_be_converted_is_said() -> None:
@@ -129,7 +130,7 @@ def test_adapters_do_in_it_what_they_do_in_our_ast(changes: dict) -> None:
     model = make(**changes)
     ast, x = AST.from_transformers(model), inputs(model)
     plain = model(x).logits
-    assert token_grid(model) == ast.grid
+    assert backbone_of(model).grid == ast.grid
     for either in (model, ast):
         torch.manual_seed(2)  # the same adapters in both
         wake_adapters(adapt(either, bottleneck=4))
@@ -195,7 +196,7 @@ def test_transformers_own_switches_go_on_working() -> None:
 
 def test_the_grid_is_the_configurations() -> None:
     model = adapt(make(frequency_stride=10, time_stride=12, max_length=100), bottleneck=4)
-    assert token_grid(model) == TokenGrid(12, 8, 2)
+    assert backbone_of(model).grid == TokenGrid(12, 8, 2)
     assert {module.freq_bins for module in model.modules() if isinstance(module, LoAA)} == {12}
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import CHECKPOINT
-from small import small_ast
 
 from fastloaa import adapt
 from fastloaa.files import FileError
@@ -18,6 +16,8 @@ from fastloaa.training.checkpoint import (
     copy_of_state,
     load_state,
 )
+from helpers.checkpoints import CHECKPOINT
+from helpers.small import small_ast
 
 
 @pytest.mark.parametrize("position", [CHECKPOINT.position, Position()])

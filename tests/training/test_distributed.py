@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from test_resume import train_until
-from tone_set import small_recipe, write_tones
 
 from fastloaa.data import Sample, load_splits
 from fastloaa.files import read_safetensors
 from fastloaa.training import Recipe, train
 from fastloaa.training.distributed import collate_share, share
 from fastloaa.training.randomness import EpochBatches
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 BOUND = 1e-5

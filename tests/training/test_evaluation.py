@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from small import small_ast
-from tone_set import PITCHES, write_tones
 
 from fastloaa import AST
 from fastloaa.data import Clip, DataError
 from fastloaa.training import TrainingError, evaluate
 from fastloaa.training.recipe import Loss
+from helpers.small import small_ast
+from helpers.tone_set import PITCHES, write_tones
 
 
 @pytest.fixture

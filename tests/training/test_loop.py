@@ -7,7 +7,6 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
-from tone_set import small_recipe, write_tones
 
 from fastloaa import AST, LoAA
 from fastloaa.data import ClipDataset, load_splits
@@ -15,6 +14,7 @@ from fastloaa.files import read_safetensors
 from fastloaa.training import Evaluation, TrainingError, evaluate, load_run, loop, train
 from fastloaa.training.checkpoint import copy_of_state
 from fastloaa.training.loop import Trainer
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

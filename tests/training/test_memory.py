@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from small import SMALL
 from test_resume import assert_same_outcome, outcome
-from tone_set import small_recipe, write_tones
 from torch import nn
 
 from fastloaa import LoAA
-from fastloaa.adapt import AdaptedBlock
+from fastloaa.backbones import AdaptedBlock
 from fastloaa.data import load_splits
 from fastloaa.files import read_safetensors
 from fastloaa.training import OptionError, evaluate, load_run, train
 from fastloaa.training.loop import Trainer
+from helpers.small import SMALL
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

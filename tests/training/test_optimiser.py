@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_ast
-from tone_set import small_recipe
 from torch import nn
 
 from fastloaa import adapt
 from fastloaa.training.optimiser import build_optimiser, load_optimiser_state, optimiser_state
+from helpers.small import small_ast
+from helpers.tone_set import small_recipe
 
 RECIPE = small_recipe(Path("unused"), lr=1e-3, weight_decay=0.25, betas=[0.8, 0.9])
 

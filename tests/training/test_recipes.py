@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from miniatures import MINIATURES
 from typer.testing import CliRunner
 
 from fastloaa import AST, trainable_parameters
@@ -21,6 +20,7 @@ from fastloaa.training import OptionError, Recipe, loop
 from fastloaa.training.build import open_config
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.recipes import read_recipe, recipe_names, recipe_text
+from helpers.miniatures import MINIATURES
 
 NAMES = recipe_names()
 CLASSES = {"epic-sounds": 44, "esc-50": 50, "speech-commands": 35}

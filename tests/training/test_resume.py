@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from small import small_ast
-from tone_set import small_recipe, write_tones
 
 from fastloaa.files import read_safetensors
 from fastloaa.training import Recipe, RunError, train
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.loop import Trainer
+from helpers.small import small_ast
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 # Everything that draws random numbers; 18 training clips in batches of 5 make 4 steps an epoch, 12 in all.

@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from small import small_ast
-from tone_set import PITCHES, small_recipe, write_tones
 
 from fastloaa import trainable_parameters
 from fastloaa.data import Clip, DataError, load_splits
 from fastloaa.data.clips import SPLITS
 from fastloaa.training import OptionError, RunError, TrainingError, evaluate, load_run, run, train
+from helpers.small import small_ast
+from helpers.tone_set import PITCHES, small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

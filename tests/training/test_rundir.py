@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from checkpoints import CHECKPOINT
 
 from fastloaa.training import Recipe, RunError
 from fastloaa.training.rundir import RunDirectory
+from helpers.checkpoints import CHECKPOINT
 
 RECIPE = Recipe(data="x")
 

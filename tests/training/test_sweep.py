@@ -6,14 +6,14 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from miniatures import esc50
 from rich.console import Console
-from tone_set import small_recipe
 
 import fastloaa.training.sweep
 from fastloaa.training import OptionError, Recipe, train
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.sweep import sweep
+from helpers.miniatures import esc50
+from helpers.tone_set import small_recipe
 
 QUIET = Console(quiet=True)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from full_disk import files_of_at_most
 from rich.console import Console
 from test_resume import StoppedError
-from tone_set import small_recipe, write_tones
 
 from fastloaa.files import WriteError
 from fastloaa.training import OptionError, train
 from fastloaa.training.loop import Trainer
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.trackers import open_trackers
+from helpers.full_disk import files_of_at_most
+from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
 

@@ -1,0 +1,1 @@
+"""Adapters dissolved into the backbone's own Linears, and files of such models."""

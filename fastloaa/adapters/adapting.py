@@ -1,0 +1,124 @@
+"""Put Look-Aside Adapters into a model, freeze the rest."""
+
+import inspect
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from fastloaa.adapters.config import AdaptConfig, AdapterOptions
+from fastloaa.adapters.follow import follow_grid
+from fastloaa.adapters.loaa import Kernel, LoAA
+from fastloaa.adapters.record import is_adapted, note, record_of
+from fastloaa.backbones import Backbone, backbone_of, find_backbone, register
+from fastloaa.errors import ArgumentError, ArgumentTypeError
+from fastloaa.inputs import check_module
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+_DEFAULTS = AdapterOptions()
+_OPTIONS = [option.name for option in fields(AdapterOptions) if option.name not in ("attn", "ffn", "bottleneck")]
+
+
+def adapt(
+    model: ModelT,
+    attn: Kernel | None = _DEFAULTS.attn,
+    ffn: Kernel | None = _DEFAULTS.ffn,
+    bottleneck: int = _DEFAULTS.bottleneck,
+    **options: Any,
+) -> ModelT:
+    """Put LoAA beside every transformer block of `model`, freeze the backbone, leave adapters and head trainable.
+
+    The defaults are the paper's best at 5% of the parameters (table 3: Attn(T) FFN(F), r = 36). The adapted model's
+    outputs are those of the plain one until the first optimiser step.
+
+    Args:
+        model: `AST`, a timm VisionTransformer or Eva (cls only, cls + dist, registers), `ASTForAudioClassification` of
+            Hugging Face transformers, or a `fastloaa.backbones.Backbone` around a model of your own, whose family is
+            then known as if by `register`. Changed in place.
+        attn: kernel of the adapters beside attention, None for none; "time", "freq", "linear" or (frequency, time).
+        ffn: the same beside the FFN. With both None only the head trains: a linear probe.
+        bottleneck: hidden width r.
+        bias, scale, dropout, activation, backend: as for `LoAA`.
+        normed_input: adapters read the output of their block's LayerNorm, as Convpass, AIM and the audio peers do (the
+            paper does not say); False: the residual stream before it, which `merge` refuses.
+
+    Returns:
+        `model` itself; of a `Backbone` its model.
+
+    Raises:
+        ArgumentTypeError: a model or a block that adapters cannot be put into, or an unknown option.
+        ArgumentError: a model that has adapters already, or settings that `LoAA` refuses.
+    """
+    backbone = backbone_of(model)
+    module = backbone.model
+    if is_adapted(module):
+        raise ArgumentError(
+            "the model has been adapted already; build a fresh one, or load other weights into this one"
+        )
+    blocks, grid = list(backbone.blocks), backbone.grid
+    layouts = [backbone.layout(index, block) for index, block in enumerate(blocks)]
+    unknown = [name for name in options if name not in _OPTIONS]
+    if unknown:
+        raise ArgumentTypeError(f"adapt() has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}")
+    if find_backbone(module) is None:
+        register(type(backbone))
+    config = AdaptConfig(attn=attn, ffn=ffn, bottleneck=bottleneck, **options)  # type: ignore[arg-type]
+    for index, (block, layout) in enumerate(zip(blocks, layouts, strict=True)):
+        like = next(block.parameters())  # adapters are born on the device and in the dtype of their block
+        loaa_attn, loaa_ffn = (
+            None
+            if kernel is None
+            else LoAA(
+                backbone.dim,
+                kernel=kernel,
+                freq_bins=grid.freq_bins,
+                prefix_tokens=grid.prefix_tokens,
+                token_order=grid.token_order,
+                device=like.device,
+                dtype=like.dtype,
+                **config.branch(),
+            )
+            for kernel in (config.attn, config.ffn)
+        )
+        backbone.blocks[index] = backbone.adapted_block(block, layout, loaa_attn, loaa_ffn, config.normed_input)
+    follow_grid(backbone)
+    backbone.adapted()
+    note(module, adapted=config)
+    freeze_backbone(backbone)
+    return cast(ModelT, module)
+
+
+adapt.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for help(): the options by their names
+    [
+        *list(inspect.signature(adapt).parameters.values())[:-1],
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(_DEFAULTS, name))
+            for name in _OPTIONS
+        ),
+    ],
+    return_annotation=ModelT,
+)
+
+
+def freeze_backbone(backbone: Backbone) -> None:
+    """Make the adapters and the head trainable and everything else frozen."""
+    backbone.model.requires_grad_(False)
+    trainable = [m for m in backbone.model.modules() if isinstance(m, LoAA)]
+    for module in (*trainable, *backbone.head.values()):
+        module.requires_grad_(True)
+
+
+def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The blocks' parameters without what was inserted, by the names they had before."""
+    parameters = dict(backbone_of(model).blocks.named_parameters())
+    names_before = record_of(model).names_before
+    if names_before is not None:
+        return {before: parameters[now] for now, before in names_before.items()}
+    adapters = {id(p) for m in model.modules() if isinstance(m, LoAA) for p in m.parameters()}
+    return {name: parameter for name, parameter in parameters.items() if id(parameter) not in adapters}
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of weights that training changes."""
+    check_module(model)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

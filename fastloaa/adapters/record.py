@@ -1,0 +1,47 @@
+"""What was done to a model, kept with the model."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import nn
+
+from fastloaa.adapters.config import AdaptConfig
+
+_NAME = "fastloaa_record"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Immutable, so that copies of a model may share it; no part of the state dict.
+
+    Attributes:
+        adapted: how `adapt` put adapters in; None: it did not, or `merge` dissolved them.
+        names_before: what another of `fastloaa.methods` has inserted: the names of the blocks' parameters now, and
+            before.
+        merged_from: what `merge` made the model from, see `fastloaa.export.merged_from`.
+    """
+
+    adapted: AdaptConfig | None = None
+    names_before: dict[str, str] | None = None
+    merged_from: dict[str, Any] | None = None
+
+
+def record_of(model: nn.Module) -> Record:
+    """What was done to `model`; an empty record if nothing was."""
+    return cast(Record, getattr(model, _NAME, Record()))
+
+
+def note(model: nn.Module, **changes: Any) -> None:
+    """Change fields of the record of `model`."""
+    setattr(model, _NAME, replace(record_of(model), **changes))
+
+
+def adapt_config(model: nn.Module) -> AdaptConfig | None:
+    """How `model` has been adapted, None if it has not."""
+    return record_of(model).adapted
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether adapters, or what another of `fastloaa.methods` inserts, are in `model`."""
+    record = record_of(model)
+    return record.adapted is not None or record.names_before is not None

@@ -1,0 +1,48 @@
+"""The input that a block and its adapter share: normed once, and recomputed in the backward pass rather than kept."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastloaa.ops.autocast import autocast_dtype
+
+
+class NormedFrom(NamedTuple):
+    """Says of a tensor that it is `layer_norm(residual)`, cast to whatever dtype it has.
+
+    Autograd keeps `residual` [batch, tokens, dim] for the norm itself, so an adapter that knows where its input comes
+    from keeps nothing as wide as the model. weight, bias [dim] and eps are the norm's.
+    """
+
+    residual: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+def recompute(source: NormedFrom, dtype: torch.dtype) -> Tensor:
+    """The tensor again: [batch, tokens, dim] in `dtype`, without a gradient of its own."""
+    residual, weight, bias, eps = source
+    residual = residual if weight is None else residual.to(weight.dtype)  # as autocast does
+    return F.layer_norm(residual, residual.shape[-1:], weight, bias, eps).to(dtype)
+
+
+def norm_once(norm: nn.Module, residual: Tensor) -> tuple[Tensor, NormedFrom | None]:
+    """`norm(residual)` for a block and its adapter, and where it comes from if `norm` is a LayerNorm.
+
+    Under autocast the result has its dtype: a block's Linear and its adapter would else cast it for themselves, and
+    their gradients would be summed in float32.
+    """
+    normed = as_autocast(norm(residual))
+    if not isinstance(norm, nn.LayerNorm):
+        return normed, None
+    return normed, NormedFrom(residual, norm.weight, norm.bias, norm.eps)
+
+
+@torch.fx.wrap
+def as_autocast(tensor: Tensor) -> Tensor:
+    """The tensor in the dtype of autocast, where that is on. One node to symbolic tracing, which sees no device."""
+    dtype = autocast_dtype(tensor.device.type)
+    return tensor if dtype is None else tensor.to(dtype)
