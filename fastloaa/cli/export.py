@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from torch import Tensor
 
-    from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd
+    from fastloaa.audio import SpectrogramFrontEnd
 
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
@@ -102,7 +102,7 @@ def export(
         print(f"{bundle}: README.md says how to ask it from Python, C++ and curl, and how to serve it")
 
 
-def recordings(folder: Path, front_end: "FrontEnd | EpicSoundsFrontEnd") -> "list[Tensor]":
+def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]":
     """What a front end hears of the sounds in a folder, at any depth, spread evenly; broken ones are left out.
 
     Raises:
