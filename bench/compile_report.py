@@ -45,8 +45,9 @@ def work(capability: int, dim: int) -> Iterator[Work]:
             for rank, shape in ADAPTERS:
                 sample, size = Sample(kernel, dtype, rank, SHAPES[shape], dim), SHAPES[shape]
                 part = slice(0, rank) if kernel == "weight_grad" else prepare.parts(kernel, sample.weights[0])[-1]
-                columns = prepare.columns(part.stop - part.start, max(size))
-                chosen = configs.settings(kernel, capability, dtype.itemsize, dtype.itemsize, columns)[0]
+                taps, rows = max(size), part.stop - part.start
+                columns = prepare.columns(rows, taps)
+                chosen = configs.settings(kernel, capability, dtype.itemsize, dtype.itemsize, columns, taps, rows)[0]
                 yield Work(kernel, name, rank, size, sample.launch(chosen, part))
     for name, dtype in DTYPES.items():
         for rank, shape in ADAPTERS:

@@ -102,16 +102,20 @@ def table(capability: int) -> Table:
 
 
 def settings(
-    kernel: str, capability: int, element_bytes: int, wide_bytes: int, columns: int, taps: int = 3
+    kernel: str, capability: int, element_bytes: int, wide_bytes: int, columns: int, taps: int = 3, rank: int = 8
 ) -> tuple[Setting, ...]:
-    """For one launch, the largest tile first: of the narrowest class that holds its columns, else of the widest."""
+    """For one launch on `rank` hidden rows, the largest tile first.
+
+    Of the narrowest class that holds its columns, else of the widest.
+    """
     known = table(capability)
     widths = _widths(known, kernel, element_bytes)
     width = next((width for width in widths if columns <= width), widths[-1])
     key = (kernel, element_bytes, max(wide_bytes, element_bytes), width)
     found = known[key] if key in known else known[kernel, element_bytes, 4, width]
-    if kernel == "input_grad" and taps == 1 and width > 128:
-        # A single tap's hidden rows are not sent through memory in pieces: all at once take too many registers.
+    if kernel == "input_grad" and width > 128 and (taps == 1 or rank % 8):
+        # A single tap's hidden rows are not sent through memory in pieces, and odd rows are sent in narrow ones: both
+        # take more registers than large tiles leave.
         found = tuple(chosen for chosen in found if chosen.block_tokens <= 64) or found
     return found
 

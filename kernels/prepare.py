@@ -336,7 +336,9 @@ def _tile(
         summands = [tensors.get(name) for name in ("p_block", "p_skip", "p_partial")]
         summand_bytes = sum(summand.element_size() for summand in summands if summand is not None)
         wide_bytes = max(rows.element_size(), triton.cdiv(summand_bytes, 2))
-        tried = settings(name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps)
+        tried = settings(
+            name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps, rank
+        )
         chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
         if dim <= chosen.block_channels and down.dtype == torch.float32:
             # A loop of a single trip is none, and then ptxas spoils addresses of wgmma's float32 operands
