@@ -20,7 +20,7 @@ from timing import Timing, describe, in_turns, save
 from torch import Tensor, nn
 
 from fastloaa import LoAA
-from fastloaa.kernels import interpreted, prepare
+from fastloaa.kernels import interpreted, launchable
 from fastloaa.kernels.remembered import forget
 from fastloaa.ops.functional import loaa
 
@@ -33,7 +33,7 @@ CALLS = 5  # to a sample
 def stubbed() -> Iterator[None]:
     """The fused path is open to CPU tensors, and no kernel runs: results are whatever was in memory."""
     forget()
-    with patch.object(interpreted, "INTERPRETED", True), patch.object(prepare, "start", lambda *_: None):
+    with patch.object(interpreted, "INTERPRETED", True), patch.object(launchable, "start", lambda *_: None):
         yield
     forget()
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fastloaa.kernels import prepare
 from fastloaa.kernels.call import Call, channels_last_like, result_dtype
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.plan import Plan
-from fastloaa.kernels.prepare import Geometry, Launch
 from fastloaa.kernels.remembered import Remembered
+from fastloaa.kernels.tile import Geometry
 
 Memo = dict[Hashable, Any]
 """What is remembered of calls of one layout."""

@@ -19,7 +19,8 @@ from triton.runtime import driver
 
 from fastloaa.kernels import prepare, widened_launch
 from fastloaa.kernels.configs import Setting
-from fastloaa.kernels.prepare import Geometry, Launch
+from fastloaa.kernels.launchable import Launch
+from fastloaa.kernels.tile import Geometry
 
 
 @dataclass(frozen=True)

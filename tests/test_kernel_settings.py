@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastloaa.kernels import configs, prepare, resources
+from fastloaa.kernels import configs, launchable, prepare, resources
 from fastloaa.kernels.configs import Key, Setting
 from fastloaa.kernels.resources import CHIPS, Resources, Sample, WidenedSample
 from fastloaa.kernels.widened_launch import LONGEST_LINE
@@ -220,7 +220,7 @@ def test_every_kernel_has_a_setting_for_any_width(capability: int) -> None:
                     assert tiles[-1] > 2 * 2 * 3 or kernel == "weight_grad", "longer than the halo of seven taps"
 
 
-def tile_launch(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> prepare.Launch:
+def tile_launch(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> launchable.Launch:
     """Of the forward at 8x64 with the setting that is chosen for a batch."""
     monkeypatch.setattr(prepare, "_processors", lambda device: processors)
     x, (down, up) = torch.empty(batch, 514, 768, dtype=torch.bfloat16, device="meta"), WEIGHTS
