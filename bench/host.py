@@ -39,22 +39,29 @@ def stubbed() -> Iterator[None]:
 
 
 def candidates(device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Functions of x [1, tokens, DIM]: both ways of the function, the module, and a Linear."""
+    """Functions of x [1, tokens, DIM]: both ways of the function, the module, and a Linear.
+
+    Weights are stored channels_last, as for serving, or as Conv2d has them and brought into that order.
+    """
     torch.manual_seed(0)
     skip = torch.randn(1, FREQ * TIME, DIM, device=device)
     module = {
-        backend: LoAA(DIM, RANK, "time", freq_bins=FREQ, backend=backend, device=device)  # type: ignore[arg-type]
-        for backend in ("triton", "torch")
+        name: LoAA(DIM, RANK, "time", freq_bins=FREQ, backend=backend, device=device)
+        for name, backend in (("trained", "triton"), ("served", "triton"), ("torch", "torch"))
     }
+    module["served"].to(memory_format=torch.channels_last)
 
-    def function(backend: Any, x: Tensor) -> Tensor:
-        layer = module[backend]
-        return loaa(x, layer.down.weight, layer.up.weight, freq_bins=FREQ, block_out=skip, skip=skip, backend=backend)
+    def function(name: str) -> Callable[[Tensor], Tensor]:
+        layer = module[name]
+        options: dict[str, Any] = {"freq_bins": FREQ, "block_out": skip, "skip": skip, "backend": layer.backend}
+        return partial(loaa, down_weight=layer.down.weight, up_weight=layer.up.weight, **options)
 
     return {
-        "fused": partial(function, "triton"),
-        "fused, module": lambda x: module["triton"](x, skip, skip),
-        "torch": partial(function, "torch"),
+        "fused": function("served"),
+        "fused, module": lambda x: module["served"](x, skip, skip),
+        "fused, weights as trained": function("trained"),
+        "fused, module, weights as trained": lambda x: module["trained"](x, skip, skip),
+        "torch": function("torch"),
         LINEAR: nn.Linear(DIM, DIM, device=device),
     }
 
