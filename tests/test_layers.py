@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"kernels", "text"},
     {"errors"},
-    {"files", "grid", "inputs", "probabilities"},
+    {"figure_text", "inputs"},
+    {"files", "grid", "probabilities"},
     {"locks", "ops"},
     {"audio", "backbones"},
     {"adapters", "data"},
