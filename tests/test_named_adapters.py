@@ -155,3 +155,16 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         assert logits(two, x).shape == (4, 9)
     with model_adapters(two, ["five", "nine"] * 2), pytest.raises(ValueError, match="ask the model once for each"):
         two(x)
+
+
+def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "merging.md").read_text(encoding="utf-8")
+    code = page.partition("## Several tasks on one model")[2].partition("```python\n")[2].partition("```")[0]
+    plain, adapted, x = three("AST")
+    for task in ("birds", "speech"):
+        save_adapter(adapted[task], tmp_path / f"{task}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"model": copy.deepcopy(plain), "log_mel": x}
+    exec(code, names)
+    rows = [(adapted[task] if task else plain)(x)[row] for row, task in enumerate(["birds", "speech", "birds", None])]
+    torch.testing.assert_close(names["logits"], torch.stack(rows))
