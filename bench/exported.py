@@ -26,13 +26,12 @@ from fastloaa.data.reading import read_clip
 from fastloaa.export import Classifier, merge
 from fastloaa.export.graph import Inference
 from fastloaa.export.onnx import metadata_of, write_graph
-from fastloaa.export.onnx_file import Precision
 from fastloaa.export.quantise import quantise
 from fastloaa.training import Recipe, load_run
 
 BACKBONE, CONTROL, MERGED = "backbone", "backbone (again)", "merged"
 FULL_RANGE, FULL_RANGE_SAFE = "int8, full range", "int8, full range, x64quantprecision"
-PRECISION: dict[str, Precision] = {"merged, fp16": "fp16", "merged, int8": "int8", FULL_RANGE: "int8"}
+PRECISION: dict[str, str] = {"merged, fp16": "fp16", "merged, int8": "int8", FULL_RANGE: "int8"}
 CALIBRATION = 32  # clips
 
 

@@ -9,6 +9,7 @@ from string import Template
 from fastloaa.export import bundle_texts as texts
 from fastloaa.export.classifier import THRESHOLD
 from fastloaa.export.onnx_file import Metadata, open_session
+from fastloaa.export.precisions import PRECISIONS
 from fastloaa.files import FileError, check_utf8, replacing
 
 _LARGEST = "*std::max_element(probabilities, probabilities + labels.size())"  # in C++
@@ -65,7 +66,7 @@ def _fill(text: str, name: str, metadata: Metadata) -> str:
         "least": f"{THRESHOLD}f" if metadata.multi_label else _LARGEST,
         "version": metadata.fastloaa,
         "precision": metadata.precision,
-        "needs": "1.24" if metadata.precision == "int8" else "1.23",
+        "needs": PRECISIONS[metadata.precision].onnxruntime,
     }
     code = {
         language: Template(snippet).substitute(values)

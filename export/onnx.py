@@ -20,8 +20,8 @@ from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError
 from fastloaa.export.contrib import fuse
 from fastloaa.export.graph import Inference
 from fastloaa.export.merging.merge import MergeError, merge
-from fastloaa.export.onnx_file import TASK, Metadata, Precision, optional
-from fastloaa.export.quantise import quantise
+from fastloaa.export.onnx_file import TASK, Metadata, optional
+from fastloaa.export.precisions import PRECISIONS, check_precision
 from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
@@ -40,7 +40,7 @@ def to_onnx(
     *,
     waveform: bool = True,
     merged: bool = True,
-    precision: Precision = "fp32",
+    precision: str = "fp32",
     labels: Sequence[str] | None = None,
     probabilities: Probabilities | None = None,
     multi_label: bool | None = None,
@@ -64,7 +64,8 @@ def to_onnx(
         path: where to write, by way of a temporary file beside it.
         waveform: with the front end, or without.
         merged: dissolve adapters into the blocks' own weights, see `merge`; else they stand beside the blocks.
-        precision: "fp32", or "fp16" (weights and arithmetic of the backbone) or "int8" (products of its blocks).
+        precision: "fp32", or "fp16" (weights and arithmetic of the backbone) or "int8" (products of its blocks), or a
+            name that was added to `PRECISIONS`.
         labels: names of the classes; the model's own by default.
         probabilities: "softmax", or "sigmoid" where each class stands for itself; the model's own by default, which is
             the loss's that it was trained with, and "softmax" for timm's models.
@@ -94,8 +95,7 @@ def to_onnx(
     check_utf8(path)
     clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
-    if precision not in ("fp32", "fp16", "int8"):
-        raise ArgumentError(f'precision is "fp32", "fp16" or "int8", got {precision!r}')
+    check_precision(precision)
     if precision != "fp32" and not clips:
         raise ArgumentError(
             f"{precision} is checked on recordings; give some that it will hear (calibration, a folder)"
@@ -104,13 +104,13 @@ def to_onnx(
         raise ArgumentError(
             f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
         )
-    source = _merged(model) if merged else model
+    source, wanted = _merged(model) if merged else model, PRECISIONS[precision]
     with replacing(path) as temporary:
-        plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if precision == "int8" else temporary
-        graph = Inference(source, waveform, half=precision == "fp16", probabilities=metadata.probabilities)
+        plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if wanted.convert else temporary
+        graph = Inference(source, waveform, half=wanted.half, probabilities=metadata.probabilities)
         write_graph(graph, metadata, plain)
-        if precision == "int8":
-            quantise(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
+        if wanted.convert:
+            wanted.convert(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
             fuse(temporary, backbone_of(source))
         _check(temporary, contrib)
@@ -121,7 +121,7 @@ def to_onnx(
 def metadata_of(
     model: nn.Module,
     waveform: bool = True,
-    precision: Precision = "fp32",
+    precision: str = "fp32",
     labels: Sequence[str] | None = None,
     probabilities: Probabilities | None = None,
     multi_label: bool | None = None,

@@ -9,13 +9,13 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.export.precisions import check_precision
 from fastloaa.files import FileError, check_utf8
 from fastloaa.inputs import check_path
-from fastloaa.methods.options import check_types
+from fastloaa.inputs.options import check_types
 from fastloaa.probabilities import Probabilities, check_probabilities
 
 TASK = "audio-classification"
-Precision = Literal["fp32", "fp16", "int8"]
 Provider = str | tuple[str, dict[str, Any]]
 
 
@@ -32,7 +32,8 @@ class Metadata:
         task: what the outputs mean.
         input: "waveform" `[batch, samples]` at `sample_rate`, "log_mel" `[batch, frames, mel_bins]`, normalised, or
             "image" `[batch, channels, height, width]` for timm's models, whose files say nothing of a front end.
-        precision: of weights and arithmetic; input and outputs are float32 in all files.
+        precision: of weights and arithmetic, a name of `fastloaa.export.precisions.PRECISIONS`; input and outputs are
+            float32 in all files.
         labels: names of the classes, their numbers where the model has no names.
         opset: version of the ONNX operators.
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
@@ -45,7 +46,7 @@ class Metadata:
     fastloaa: str
     task: str
     input: Literal["waveform", "log_mel", "image"]
-    precision: Precision
+    precision: str
     labels: tuple[str, ...]
     opset: int
     front_end_kind: str | None = None
@@ -95,6 +96,7 @@ class Metadata:
         values: dict[str, Any] = {name: text if name in _WORDS else _json(name, text) for name, text in texts.items()}
         metadata = cls(**values)
         check_types(metadata)
+        check_precision(metadata.precision)
         check_probabilities(metadata.probabilities, metadata.multi_label)
         if metadata.input != "image":
             _check_front_end(metadata, texts)

@@ -14,7 +14,7 @@ from fastloaa.audio.logmel import as_samples
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export.graph import plain_copy
-from fastloaa.export.onnx_file import Metadata, Precision, open_session
+from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.models import AST
 from fastloaa.probabilities import to_probabilities
 
@@ -44,7 +44,7 @@ class Report:
     """
 
     size: int
-    precision: Precision
+    precision: str
     difference: float
     agreement: float | None
     recordings: int

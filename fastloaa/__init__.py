@@ -3,8 +3,9 @@
 The public names are imported when they are first used: `import fastloaa` itself loads nothing, neither torch nor timm.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fastloaa.lazy import imported_when_used
 
 if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and editors
     from fastloaa.adapters.adapting import adapt, trainable_parameters
@@ -56,13 +57,4 @@ _MODULES = {
     "trainable_parameters": "fastloaa.adapters.adapting",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = imported_when_used(__name__, _MODULES)

@@ -14,6 +14,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 INV_SQRT_2PI = tl.constexpr(0.3989422804014327)
 TANH_SCALE = tl.constexpr(0.7978845608028654)  # sqrt(2 / pi)
 TANH_CUBE = tl.constexpr(0.044715)
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # by name: what `activate` and `activate_with_grad` have
 FAR = tl.constexpr(16.0)  # from here on the tail of the normal distribution is zero in float32
 
 
@@ -56,7 +57,7 @@ def normal_tail(x):
 
 @triton.jit
 def activate(x, ACT: tl.constexpr):
-    """gelu (erf), gelu_tanh, relu or silu."""
+    """One of `ACTIVATIONS`."""
     if ACT == "gelu":
         # Beyond FAR nothing is left to subtract; from infinity infinity times zero would be.
         near = tl.minimum(tl.abs(x), FAR, propagate_nan=tl.PropagateNan.ALL)

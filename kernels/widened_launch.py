@@ -1,5 +1,6 @@
 """Launching the pass between a merged model's widened GEMMs, and what stands in its way."""
 
+from collections.abc import Collection
 from math import gcd
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from fastloaa.kernels import interpreted
 from fastloaa.kernels.configs import Setting
+from fastloaa.kernels.elementwise import ACTIVATIONS
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.prepare import capability
 from fastloaa.kernels.tile import Geometry, Lines, Tiling
@@ -17,8 +19,12 @@ LONGEST_LINE = 2048
 """Patches along the kernel's axis: a program holds whole lines, so that none overwrites what another reads."""
 
 
-def obstacle(buffer: Tensor, kf: int, kt: int, freq_bins: int, prefix_tokens: int) -> str | None:
-    """Why the kernel cannot run on a buffer [batch, tokens, width], None if it can."""
+def obstacle(
+    buffer: Tensor, kf: int, kt: int, freq_bins: int, prefix_tokens: int, activations: Collection[str] = ()
+) -> str | None:
+    """Why the kernel cannot run on a buffer [batch, tokens, width] with such activations, None if it can."""
+    if unknown := sorted({*activations} - {"", *ACTIVATIONS}):
+        return f"activation {unknown[0]!r} has no formula in the kernels"
     line = freq_bins if kf > 1 else (buffer.shape[1] - prefix_tokens) // freq_bins
     if min(kf, kt) > 1 or max(kf, kt) > 7:
         return f"kernel ({kf}, {kt}) is not one-dimensional of at most 7 taps"
@@ -52,7 +58,7 @@ def run(
     Raises:
         ValueError: what `obstacle` says.
     """
-    reason = obstacle(buffer, kf, kt, freq_bins, prefix_tokens)
+    reason = obstacle(buffer, kf, kt, freq_bins, prefix_tokens, (activation, wide_activation))
     if reason:
         raise ValueError(f"the kernel of widened_activation_ cannot run: {reason}; ask widened_launch.obstacle first")
     if buffer.shape[0]:

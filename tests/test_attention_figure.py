@@ -14,7 +14,7 @@ from torchaudio.functional import melscale_fbanks
 
 from fastloaa import adapt
 from fastloaa.attention import AttentionError, attention_maps, token_attention, without_adapters
-from fastloaa.attention_figure import Places, attention_figure, loudest_time
+from fastloaa.attention.figure import Places, attention_figure, loudest_time
 from fastloaa.audio import EpicSoundsFrontEnd
 from helpers.small import small_ast, wake_adapters
 

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 import fastloaa
+import fastloaa.export
 
 HEAVY = "torch torch._dynamo torchvision torchaudio triton timm numpy matplotlib soundfile onnx onnxruntime accelerate"
 
@@ -23,7 +24,7 @@ def test_the_package_alone_loads_nothing() -> None:
     assert loaded("import fastloaa; dir(fastloaa); fastloaa.__version__; fastloaa.FastloaaError") == set()
 
 
-@pytest.mark.parametrize("arguments", ["--help", "train --help", "--version"])
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "predict --help", "--version"])
 def test_help_loads_nothing(arguments: str) -> None:
     code = f"sys.argv = ['fastloaa', *{arguments.split()}]\nfrom fastloaa.cli import main\n"
     assert loaded(code + "try: main()\nexcept SystemExit as end: assert not end.code") == set()
@@ -36,17 +37,33 @@ def test_an_adapter_needs_no_collection_of_models() -> None:
     assert found <= {"torch", "numpy", "triton"}
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fastloaa.export import Classifier, Prediction, write_bundle",
+        "from typer.testing import CliRunner\nfrom fastloaa.cli import app\n"
+        "assert 'no such file' in CliRunner().invoke(app, ['predict', 'none.onnx', 'none.wav']).output",
+    ],
+    ids=["Classifier", "predict"],
+)
+def test_serving_needs_no_models(code: str) -> None:
+    """Nor the packages that made the file."""
+    assert loaded(code) <= {"torch", "torchaudio", "numpy", "soundfile", "onnxruntime"}
+
+
 def test_names_are_there_whatever_was_imported_first() -> None:
-    check = "for name in fastloaa.__all__: assert callable(getattr(fastloaa, name)), name"
-    assert "timm" in loaded(f"import fastloaa, fastloaa.export, fastloaa.training\n{check}")
+    check = "for name in package.__all__: assert callable(getattr(package, name)), name"
+    packages = "import fastloaa, fastloaa.export, fastloaa.training"
+    assert "timm" in loaded(f"{packages}\nfor package in (fastloaa, fastloaa.export):\n    {check}")
 
 
-def test_every_public_name_is_its_own() -> None:
+@pytest.mark.parametrize("package", [fastloaa, fastloaa.export], ids=lambda package: package.__name__)
+def test_every_public_name_is_its_own(package: ModuleType) -> None:
     names: dict[str, object] = {}
-    exec("from fastloaa import *", names)
-    assert set(fastloaa.__all__) <= names.keys() & set(dir(fastloaa))
-    for name in fastloaa.__all__:
-        assert names[name] is getattr(fastloaa, name)
+    exec(f"from {package.__name__} import *", names)
+    assert set(package.__all__) <= names.keys() & set(dir(package))
+    for name in package.__all__:
+        assert names[name] is getattr(package, name)
         assert not isinstance(names[name], ModuleType)
         assert names[name].__name__ == name  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from fastloaa.cli import app
 from fastloaa.data import synthesise_words
 from fastloaa.errors import FastloaaError
 from fastloaa.files import WriteError
-from fastloaa.locks import LockedError, locked
+from fastloaa.files.locks import LockedError, locked
 from fastloaa.training import Recipe, train
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.sweep import sweep

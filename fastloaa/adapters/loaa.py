@@ -53,7 +53,7 @@ class LoAA(nn.Module):
         bias: biases on both convolutions. The paper's parameter counts say it has none.
         scale: factor on the branch.
         dropout: probability of dropping a hidden activation in training.
-        activation: "gelu" (exact), "gelu_tanh", "relu" or "silu".
+        activation: "gelu" (exact), "gelu_tanh", "relu" or "silu", or what was added to `ACTIVATIONS`.
         backend: "auto", "triton", "torch" or "reference"; all give the same result within rounding.
 
     Attributes:
@@ -164,7 +164,8 @@ class LoAA(nn.Module):
     def explain(self, x: Tensor) -> Choice:
         """Which backend will run for input `x`, and why; print it."""
         dtype = autocast_dtype(x.device.type) or x.dtype
-        return choose_backend(x, self.down.kernel_size, self.down.out_channels, self.backend, dtype)  # type: ignore[arg-type]
+        size, rank = self.down.kernel_size, self.down.out_channels
+        return choose_backend(x, size, rank, self.backend, dtype, self.activation)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         return (

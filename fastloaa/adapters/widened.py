@@ -82,7 +82,7 @@ class Between:
         if isinstance(buffer, torch.fx.Proxy) or transformed():
             return False
         wants_gradient = torch.is_grad_enabled() and buffer.requires_grad
-        if self.kernel is None or wants_gradient or exporting() or not _runs(buffer, self):
+        if self.kernel is None or wants_gradient or exporting() or not _runs(buffer, self, wide_activation):
             return False
         time_major = self.token_order == "time"
         widened_activation_(
@@ -213,7 +213,9 @@ def activation_name(module: nn.Module) -> str | None:
     approximate = getattr(module, "approximate", None)
     if isinstance(module, nn.GELU) and approximate in ("none", "tanh"):
         return "gelu" if approximate == "none" else "gelu_tanh"
-    return {nn.ReLU: "relu", nn.SiLU: "silu", GELU: "gelu", GELUTanh: "gelu_tanh"}.get(type(module))
+    if type(module) in (GELU, GELUTanh):  # timm's own
+        return "gelu" if type(module) is GELU else "gelu_tanh"
+    return next((name for name, activation in ACTIVATIONS.items() if type(module) in activation.modules), None)
 
 
 @torch.fx.wrap  # one node to symbolic tracing, as the next
@@ -236,10 +238,11 @@ def _add_product(out: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
     return out.flatten(0, 1).addmm_(columns.flatten(0, 1), weight.t()).view_as(out)
 
 
-def _runs(buffer: Tensor, between: Between) -> bool:
+def _runs(buffer: Tensor, between: Between, wide_activation: str) -> bool:
     """Whether the op takes the buffer: on CPUs it is plain PyTorch, unless Triton's interpreter stands in for a GPU."""
     if widened_activation_ is None or between.kernel is None or buffer.device.type not in ("cpu", "cuda"):
         return False
     if buffer.device.type == "cpu" and not INTERPRETED:
         return True
-    return obstacle(buffer, *between.kernel, between.freq_bins, between.prefix_tokens) is None
+    activations = (between.activation, wide_activation)
+    return obstacle(buffer, *between.kernel, between.freq_bins, between.prefix_tokens, activations) is None

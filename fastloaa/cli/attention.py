@@ -37,7 +37,7 @@ def attention(
     Example: fastloaa attention runs/sounds dog.wav dog.png --time 0.3 --time 1.2 --beside runs/full
     """
     from fastloaa.attention import AttentionError
-    from fastloaa.attention_figure import attention_figure, loudest_time
+    from fastloaa.attention.figure import attention_figure, loudest_time
     from fastloaa.audio import load_beginning
     from fastloaa.files import replacing
     from fastloaa.text import printable

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.export.precisions import PRECISIONS
+
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from torch import Tensor
 
@@ -14,10 +16,7 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
 
-class Precision(StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
+Precision = StrEnum("Precision", list(PRECISIONS))  # type: ignore[misc]
 
 
 def export(
@@ -26,8 +25,8 @@ def export(
         Path | None, typer.Argument(help="The ONNX file to write, e.g. model.onnx; not needed with --bundle.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of weights and arithmetic; fp16 and int8 need --calibration.")
-    ] = Precision.fp32,
+        Precision, typer.Option(help="Of weights and arithmetic; all but fp32 need --calibration.")
+    ] = Precision("fp32"),
     calibration: Annotated[
         Path | None,
         typer.Option(help=f"Folder of recordings of the kind the model will hear; at most {RECORDINGS} are used."),
@@ -69,7 +68,7 @@ def export(
         raise typer.BadParameter("give a file to write, or --bundle and a folder")
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
-    if precision != Precision.fp32 and calibration is None:
+    if precision != "fp32" and calibration is None:
         raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only

@@ -6,7 +6,7 @@ from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
 from fastloaa.data.epic_sounds import load_epic_sounds
 from fastloaa.data.esc50 import load_esc50
 from fastloaa.data.folder import load_folder
-from fastloaa.data.layouts import LAYOUTS, load_splits
+from fastloaa.data.layouts import LAYOUTS, Layout, load_splits
 from fastloaa.data.loader import Batch, BrokenFiles, ClipDataset, Sample, collate
 from fastloaa.data.reading import clip_seconds, read_clip
 from fastloaa.data.speech_commands import load_speech_commands
@@ -25,6 +25,7 @@ __all__ = [
     "Clip",
     "ClipDataset",
     "DataError",
+    "Layout",
     "Sample",
     "Voice",
     "clip_seconds",

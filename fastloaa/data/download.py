@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from fastloaa.data.clips import DataError
 from fastloaa.files import WriteError, making_folder, write_json, writing
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 
 RECORD_FILE = "download.json"
 TIMEOUT = 60.0  # seconds without a byte

@@ -1,6 +1,7 @@
 """Which data set a folder holds, known by the files of its official layout."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastloaa.data.ast_files import AST_LAYOUT, find_data_files
@@ -20,8 +21,6 @@ from fastloaa.data.speech_commands import (
     load_speech_commands,
 )
 from fastloaa.data.split_folders import (
-    FOLD_FOLDERS_LAYOUT,
-    SPLIT_FOLDERS_LAYOUT,
     find_layout,
     fold_of,
     load_split_folders,
@@ -35,33 +34,61 @@ def _any_of(*patterns: str) -> Callable[[Path], object]:
     return lambda root: any(any(root.glob(pattern)) for pattern in patterns)
 
 
-# One of these files is enough to know the data set by: its loader then names what is missing. Patterns as of glob.
-_MARKS: dict[str, Callable[[Path], object]] = {
-    "ESC-50": _any_of(META.as_posix()),
-    "UrbanSound8K": _any_of(*TABLES),
-    "Speech Commands": _any_of(VALIDATION_LIST, TESTING_LIST, NOISE),
-    "EPIC-SOUNDS": _any_of(TRAIN_TABLE, VALIDATION_TABLE, "EPIC_audio.hdf5"),
-    "AudioSet": _any_of(CLASSES_GLOB, SEGMENTS_GLOB),
-    "AST": find_data_files,
-    "audiofolder": find_metadata,
+@dataclass(frozen=True)
+class Layout:
+    """A layout that a data set is published in.
+
+    Args:
+        files: the files that make it up, for messages.
+        known_by: whether a folder has some of its files. One is enough: `load` then names what is missing.
+        load: (root, test_fold, validation, seed) -> the splits; arguments and errors as of `load_splits`.
+    """
+
+    files: str
+    known_by: Callable[[Path], object]
+    load: Callable[[Path, int, float | None, int], AudioSplits]
+
+
+def _speech_commands(root: Path, test_fold: int, validation: float | None, seed: int) -> AudioSplits:
+    if validation is not None:
+        raise DataError(f"{root}: Speech Commands has validation clips; leave validation={validation} out")
+    return load_speech_commands(root)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "ESC-50": Layout(
+        ESC50_LAYOUT,
+        _any_of(META.as_posix()),
+        lambda root, fold, validation, seed: load_esc50(root, fold, validation or 0.0, seed),
+    ),
+    "UrbanSound8K": Layout(
+        URBANSOUND8K_LAYOUT,
+        _any_of(*TABLES),
+        lambda root, fold, validation, seed: load_urbansound8k(root, fold, validation or 0.0, seed),
+    ),
+    "Speech Commands": Layout(SPEECH_COMMANDS_LAYOUT, _any_of(VALIDATION_LIST, TESTING_LIST, NOISE), _speech_commands),
+    "EPIC-SOUNDS": Layout(
+        EPIC_SOUNDS_LAYOUT,
+        _any_of(TRAIN_TABLE, VALIDATION_TABLE, "EPIC_audio.hdf5"),
+        lambda root, _, validation, seed: load_epic_sounds(root, validation or 0.0, seed),
+    ),
+    "AudioSet": Layout(AUDIOSET_LAYOUT, _any_of(CLASSES_GLOB, SEGMENTS_GLOB), load_audioset),
+    "AST": Layout(AST_LAYOUT, find_data_files, load_audioset),
+    "audiofolder": Layout(
+        AUDIOFOLDER_LAYOUT,
+        find_metadata,
+        lambda root, _, validation, seed: load_audiofolder(root, validation, seed),
+    ),
 }
-LAYOUTS = {
-    "ESC-50": ESC50_LAYOUT,
-    "UrbanSound8K": URBANSOUND8K_LAYOUT,
-    "Speech Commands": SPEECH_COMMANDS_LAYOUT,
-    "EPIC-SOUNDS": EPIC_SOUNDS_LAYOUT,
-    "AudioSet": AUDIOSET_LAYOUT,
-    "AST": AST_LAYOUT,
-    "audiofolder": AUDIOFOLDER_LAYOUT,
-    "folders of splits": SPLIT_FOLDERS_LAYOUT,
-    "folders of folds": FOLD_FOLDERS_LAYOUT,
-    "folder of sounds": f"label/clip.wav, and {SPLIT_FILE} to choose splits",
-}
-"""The layouts that `load_splits` knows: name -> the files that make it up."""
+"""The published layouts by name; the first that knows a folder reads it. Add a `Layout` and `load_splits` knows it.
+
+What none of them knows are folders of splits, of folds, or of one folder per class.
+"""
 
 
 def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | None = None, seed: int = 0) -> AudioSplits:
-    """The splits of a data set in any layout of `LAYOUTS`, known by its files; or of a table, see `load_split_table`.
+    """The splits of a data set in any layout of `LAYOUTS`, or in folders of labels, splits or folds; or of a table, see
+    `load_split_table`.
 
     Args:
         path: the data set's folder, or the CSV file of a split table.
@@ -72,28 +99,15 @@ def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | Non
         seed: of the random choice of what is held out.
 
     Raises:
-        DataError: none of these layouts, a `validation` for Speech Commands, which has its own, or what the layout's
+        DataError: none of these, a `validation` for Speech Commands, which has its own, or what the layout's
             loader raises.
     """
     root = Path(path)
     table = root / SPLIT_FILE if root.is_dir() else root
     if table.is_file() and table.suffix.lower() == ".csv":
         return load_split_table(table, test_fold, validation or 0.0, seed)
-    match _recognise(root):
-        case "ESC-50":
-            return load_esc50(root, test_fold, validation or 0.0, seed)
-        case "UrbanSound8K":
-            return load_urbansound8k(root, test_fold, validation or 0.0, seed)
-        case "Speech Commands":
-            if validation is not None:
-                raise DataError(f"{root}: Speech Commands has validation clips; leave validation={validation} out")
-            return load_speech_commands(root)
-        case "EPIC-SOUNDS":
-            return load_epic_sounds(root, validation or 0.0, seed)
-        case "AudioSet" | "AST":
-            return load_audioset(root, test_fold, validation, seed)
-        case "audiofolder":
-            return load_audiofolder(root, validation, seed)
+    if name := _recognise(root):
+        return LAYOUTS[name].load(root, test_fold, validation, seed)
     sounds = sounds_below(root, LeftOut()) if root.is_dir() else []
     _refuse_near_misses(root, sounds)
     if find_layout(root, sounds):
@@ -102,7 +116,7 @@ def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | Non
 
 
 def _recognise(root: Path) -> str | None:
-    return next((name for name, has_marks in _MARKS.items() if has_marks(root)), None)
+    return next((name for name, layout in LAYOUTS.items() if layout.known_by(root)), None)
 
 
 def _refuse_near_misses(root: Path, sounds: list[Path]) -> None:
@@ -127,7 +141,7 @@ def _refuse_near_misses(root: Path, sounds: list[Path]) -> None:
     if not first:
         raise DataError(
             f"{root}: {_describe(root)}; expected a folder of sounds per class (label/clip.wav), in folders of splits "
-            f"or folds if it has them, or the official layout of one of {', '.join(_MARKS)}"
+            f"or folds if it has them, or the official layout of one of {', '.join(LAYOUTS)}"
         )
 
 

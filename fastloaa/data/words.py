@@ -18,7 +18,7 @@ from fastloaa.data.clips import DataError
 from fastloaa.data.espeak import Espeak
 from fastloaa.data.split_table import SPLIT_FILE
 from fastloaa.files import making_folder
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 """The ten commands of Speech Commands (Warden 2018, https://arxiv.org/abs/1804.03209)."""

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fastloaa.inputs.options import OptionError, build, unknown
 from fastloaa.methods.aat import AATMethod
 from fastloaa.methods.adapters import LoAAMethod, ParallelMethod, ProbeMethod
 from fastloaa.methods.base import Method
 from fastloaa.methods.convpass import ConvpassMethod
 from fastloaa.methods.full import FullMethod
 from fastloaa.methods.lora import LoRAMethod
-from fastloaa.methods.options import OptionError, build, unknown
 from fastloaa.methods.prompt import PromptMethod
 
 _METHODS: tuple[type[Method], ...] = (

@@ -9,7 +9,7 @@ from fastloaa.adapters.config import AdapterOptions, BranchOptions
 from fastloaa.adapters.files import load_adapter, save_adapter
 from fastloaa.adapters.loaa import Kernel, LoAA
 from fastloaa.files import read_safetensors
-from fastloaa.methods.options import OptionError, check_types
+from fastloaa.inputs.options import OptionError, check_types
 from fastloaa.models import AST
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fastloaa.adapters.follow import follow_grid
 from fastloaa.backbones import BlockLayout, OpenBlock, backbone_of
 from fastloaa.grid import TokenGrid
+from fastloaa.inputs.options import check_at_least, check_fraction, check_types
 from fastloaa.methods.inserted import InsertedMethod, like
-from fastloaa.methods.options import check_at_least, check_fraction, check_types
 from fastloaa.models import AST
 
 

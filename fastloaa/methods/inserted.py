@@ -12,7 +12,7 @@ from fastloaa.adapters.record import is_adapted, note
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
-from fastloaa.methods.options import build
+from fastloaa.inputs.options import build
 from fastloaa.models import AST
 
 

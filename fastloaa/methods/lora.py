@@ -8,8 +8,8 @@ from timm.layers import Attention, Mlp
 
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentTypeError
+from fastloaa.inputs.options import OptionError, check_at_least, check_fraction, check_types
 from fastloaa.methods.inserted import InsertedMethod
-from fastloaa.methods.options import OptionError, check_at_least, check_fraction, check_types
 from fastloaa.models import AST
 
 _PATHS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}

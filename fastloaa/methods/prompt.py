@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fastloaa.backbones import BlockLayout, OpenBlock, backbone_of
 from fastloaa.errors import ArgumentTypeError
+from fastloaa.inputs.options import check_at_least, check_types
 from fastloaa.methods.inserted import InsertedMethod, like
-from fastloaa.methods.options import check_at_least, check_types
 from fastloaa.models import AST
 
 

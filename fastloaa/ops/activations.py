@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastloaa.errors import ArgumentError
 
@@ -15,10 +15,23 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function; `backward(grad_output, input)` is its vector-Jacobian product."""
+    """An elementwise function.
+
+    Args:
+        forward: x -> activation(x), any shape and floating dtype.
+        backward: (grad_output, x) -> its vector-Jacobian product.
+        in_place: x -> x, overwritten; by `forward` if None.
+        modules: what computes it as a module of a block, of exactly these classes; `merge` asks.
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
+    in_place: Callable[[Tensor], Tensor] | None = None
+    modules: tuple[type[nn.Module], ...] = ()
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        """activation(x) in x's memory."""
+        return x.copy_(self.forward(x)) if self.in_place is None else self.in_place(x)
 
 
 def _relu_backward(grad: Tensor, x: Tensor) -> Tensor:
@@ -34,11 +47,16 @@ def _silu_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": Activation(F.gelu, aten.gelu_backward),  # exact (erf), the paper's and AST's
-    "gelu_tanh": Activation(partial(F.gelu, approximate="tanh"), partial(aten.gelu_backward, approximate="tanh")),
-    "relu": Activation(F.relu, _relu_backward),
-    "silu": Activation(F.silu, _silu_backward),
+    "gelu": Activation(F.gelu, aten.gelu_backward, aten.gelu_),  # exact (erf), the paper's and AST's
+    "gelu_tanh": Activation(
+        partial(F.gelu, approximate="tanh"),
+        partial(aten.gelu_backward, approximate="tanh"),
+        partial(aten.gelu_, approximate="tanh"),
+    ),
+    "relu": Activation(F.relu, _relu_backward, aten.relu_, (nn.ReLU,)),
+    "silu": Activation(F.silu, _silu_backward, aten.silu_, (nn.SiLU,)),
 }
+"""The activations by name. Those that `fastloaa.kernels.elementwise` has no formula of run in PyTorch."""
 
 
 def check_activation(name: object) -> None:

@@ -1,8 +1,6 @@
 """The ops on CPU tensors: PyTorch's operations under the same names, or the kernels under Triton's interpreter."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +14,6 @@ from fastloaa.ops.activations import ACTIVATIONS
 from fastloaa.ops.library import backward_result, forward_result, loaa_backward, loaa_forward
 from fastloaa.ops.shifts import fold, offsets, unfold
 from fastloaa.ops.widened import widened_op
-
-IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": torch.ops.aten.gelu_,
-    "gelu_tanh": partial(torch.ops.aten.gelu_, approximate="tanh"),
-    "relu": torch.ops.aten.relu_,
-    "silu": torch.ops.aten.silu_,
-}
 
 
 @loaa_forward.register_kernel("cpu")
@@ -81,4 +72,4 @@ def _widened(
     pre = fold(columns.to(torch.promote_types(buffer.dtype, torch.float32)), grid, taps)
     columns.copy_(unfold(ACTIVATIONS[activation].forward(pre), grid, taps))
     if wide_activation:
-        IN_PLACE[wide_activation](buffer[..., :start])
+        ACTIVATIONS[wide_activation].overwrite(buffer[..., :start])

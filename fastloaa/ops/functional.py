@@ -21,10 +21,10 @@ from fastloaa.ops.triton_version import NO_TRITON
 
 if NO_TRITON is None:
     import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
-    from fastloaa.kernels import interpreted
+    from fastloaa.kernels import elementwise, interpreted
     from fastloaa.ops.library import fused
 else:  # everything else works, and asking for it says so
-    interpreted, fused = None, None  # type: ignore[assignment]
+    elementwise, interpreted, fused = None, None, None  # type: ignore[assignment]
 
 TOKENS = "[batch, tokens, dim]"
 
@@ -78,7 +78,7 @@ def loaa(
         hidden_mask: [batch, tokens, r], multiplied onto the hidden activations (dropout).
         normed_from: what x is the LayerNorm of. The backward pass then recomputes x, and nothing as wide as the model
             is kept for it; "reference" keeps x all the same. x gets its gradient as ever, `normed_from` none.
-        activation: "gelu" (exact), "gelu_tanh", "relu" or "silu".
+        activation: "gelu" (exact), "gelu_tanh", "relu" or "silu", or what was added to `ACTIVATIONS`.
         backend: see `choose_backend`.
 
     Under autocast x and the weights are cast to its dtype. The summands keep theirs, and the result has the dtype
@@ -166,7 +166,7 @@ def _route(call: Call, token_order: TokenOrder, autocast: torch.dtype | None, ba
             f"x is {call.x.dtype} and the adapter's weights are {call.down.dtype}; "
             f"give both one dtype (layer.to({call.x.dtype})) or run under torch.autocast"
         )
-    choice = choose_backend(call.x, call.kernel, call.down.shape[0], backend, dtype)
+    choice = choose_backend(call.x, call.kernel, call.down.shape[0], backend, dtype, call.activation)
     # The kernels round x and the summands as they read them, and want weights in the order of a GEMM's operand.
     rest = (call.down, call.up, call.down_bias, call.up_bias, call.mask)
     tensors = rest if choice.backend == "triton" else (call.x, *rest)
@@ -210,6 +210,7 @@ def choose_backend(
     bottleneck: int,
     backend: Backend = "auto",
     dtype: torch.dtype | None = None,
+    activation: str = "gelu",
 ) -> Choice:
     """Which implementation runs for input `x`, an adapter's kernel (frequency, time) and its bottleneck.
 
@@ -218,6 +219,7 @@ def choose_backend(
 
     Args:
         dtype: of the computation, x's where None; under autocast it is autocast's.
+        activation: a name of `fastloaa.ops.activations.ACTIVATIONS`.
 
     Raises:
         ArgumentError: an unknown name.
@@ -227,7 +229,7 @@ def choose_backend(
         raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
     if backend in ("reference", "torch"):
         return Choice(backend, "asked for")
-    obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype)
+    obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype, activation)
     if backend == "triton":
         if obstacle:
             raise BackendError(
@@ -239,7 +241,7 @@ def choose_backend(
     return Choice("torch", f"the fused kernels cannot run: {obstacle}") if obstacle else Choice("triton", "fused")
 
 
-def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch.dtype) -> str | None:
+def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch.dtype, activation: str) -> str | None:
     """Why the fused kernels cannot run, None if they can."""
     if NO_TRITON is not None:
         return NO_TRITON
@@ -247,6 +249,8 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return "torch.func, forward-mode differentiation and torch.jit.trace need PyTorch's own operations"
     if x.device.type != "cuda" and not (interpreted.INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
+    if activation not in elementwise.ACTIVATIONS:
+        return f"activation {activation!r} has no formula in the kernels"
     if min(kernel) > 1:
         return f"kernel {kernel} is not one-dimensional"
     if max(kernel) > 7 or bottleneck > 256:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
-from fastloaa.methods.options import build, check_types
+from fastloaa.inputs.options import build, check_types
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from fastloaa.methods.options import build, check_types
+from fastloaa.inputs.options import build, check_types
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import yaml
 
 from fastloaa.audio import FRONT_ENDS
 from fastloaa.files import replacing
+from fastloaa.inputs.options import build, check_types, unknown
 from fastloaa.methods import Method, OptionError, build_method
-from fastloaa.methods.options import build, check_types, unknown
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.schedule import Schedule, ScheduleName, build_schedule
 

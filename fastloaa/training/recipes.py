@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from fastloaa.methods.options import OptionError
+from fastloaa.inputs.options import OptionError
 from fastloaa.training.recipe import read_yaml
 
 

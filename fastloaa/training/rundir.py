@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastloaa.files import check_utf8, leftover_prefix
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 from fastloaa.methods import METHODS
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError

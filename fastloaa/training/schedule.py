@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-from fastloaa.methods.options import OptionError, build, check_types
+from fastloaa.inputs.options import OptionError, build, check_types
 
 ScheduleName = Literal["constant", "cosine", "exponential", "steps"]
 

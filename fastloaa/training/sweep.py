@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fastloaa.errors import user_line
 from fastloaa.files import read_json, understanding
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
 from fastloaa.training.errors import RunError

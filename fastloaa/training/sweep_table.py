@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fastloaa.files import replacing, write_json
-from fastloaa.methods.options import check_types
+from fastloaa.inputs.options import check_types
 from fastloaa.training.paper import PaperRow
 from fastloaa.training.recipe import Recipe
 

@@ -1,28 +1,25 @@
 """A front end of one's own: a class and its line in the registry, and everything takes it by its name."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from fastloaa import AST
-from fastloaa.attention_figure import Places
-from fastloaa.audio import FRONT_ENDS, SpectrogramFrontEnd, measure_statistics
+from fastloaa.attention.figure import Places
+from fastloaa.audio import SpectrogramFrontEnd, measure_statistics
 from fastloaa.training import OptionError, Recipe
 from fastloaa.training.build import build_front_end
+from helpers import extending
 from helpers.small import small_ast
 
 
 @pytest.fixture(autouse=True)
-def front_end(monkeypatch: pytest.MonkeyPatch) -> type[SpectrogramFrontEnd]:
+def front_end() -> Iterator[type[SpectrogramFrontEnd]]:
     """The one of docs/extending.md, registered."""
-    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-    code = page.split("## A front end")[1].split("```python\n")[1].split("```")[0]
-    monkeypatch.setitem(FRONT_ENDS, "ten-milliseconds", FRONT_ENDS["ast"])  # whatever is set there goes again
-    names: dict[str, Any] = {}
-    exec(code, names)
-    return names["TenMilliseconds"]
+    with extending.example("A front end") as names:
+        yield names["TenMilliseconds"]
 
 
 def test_models_take_it_and_bring_it_back(front_end: type[SpectrogramFrontEnd], tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A model of one's own: the example of docs/extending.md, run, and what is said of models that are none."""
 
 import copy
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,15 @@ from torch import Tensor, nn
 from fastloaa import AST, TokenGrid, adapt, load_adapter, save_adapter
 from fastloaa.backbones import FAMILIES, backbone_of, find_backbone, is_audio_transformer, register
 from fastloaa.export import MergeError, load_merged, merge, save_merged
+from helpers import extending
 from helpers.small import small_ast, wake_adapters
-
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 @pytest.fixture
 def example() -> Iterator[dict[str, Any]]:
     """What the page defines."""
-    before, names = FAMILIES[:], {"__name__": "example"}
-    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        exec(code, names)
-    yield names
-    FAMILIES[:] = before
+    with extending.example("A family of models") as names:
+        yield names
 
 
 def test_it_takes_adapters_and_loses_them_again(example: dict[str, Any], tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fastloaa import files
 from fastloaa.cli import app
+from fastloaa.files import storage as files
 from fastloaa.training import Recipe
 from fastloaa.training.loop import Trainer
 from helpers.tone_set import small_recipe, write_tones

@@ -11,7 +11,7 @@ import pytest
 from fastloaa.data import DataError, load_splits
 from fastloaa.data.download import ELSEWHERE, SOURCES, Source, download, fetch, install, unpack
 from fastloaa.files import WriteError
-from fastloaa.locks import LockedError
+from fastloaa.files.locks import LockedError
 from helpers.archives import packed_tar, packed_zip, serving
 from helpers.full_disk import files_of_at_most
 from helpers.lock_holder import holder

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torchaudio.compliance.kaldi import fbank
 
 from fastloaa.data import COMMANDS, PRETRAIN_WORDS, Clip, DataError, draw_voices, load_folder, synthesise_words, words
-from fastloaa.locks import LockedError
+from fastloaa.files.locks import LockedError
 
 WORDS = ("yes", "stop", "paper")  # espeak starts a "p" with 60 ms of silence
 VOICES = 20

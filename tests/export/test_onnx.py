@@ -268,7 +268,7 @@ def test_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
     for labels in (["one", "two"], []):
         with pytest.raises(ValueError, match=f"{len(labels)} labels were given for 5 classes"):
             to_onnx(small_ast(), tmp_path / "model.onnx", labels=labels)
-    with pytest.raises(ValueError, match='precision is "fp32", "fp16" or "int8", got \'fp64\''):
+    with pytest.raises(ValueError, match="precision is one of fp32, fp16, int8; got 'fp64'"):
         to_onnx(small_ast(), tmp_path / "model.onnx", precision="fp64")  # type: ignore[arg-type]
     for precision in ("fp16", "int8"):
         with pytest.raises(ValueError, match=f"{precision} is checked on recordings; give some"):

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fastloaa.locks import locked
+from fastloaa.files.locks import locked
 
 PROCESSES = multiprocessing.get_context("fork")  # a second process without a second import of torch
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from widened_cases import Case
 
 from fastloaa.kernels.widened_launch import LONGEST_LINE, obstacle
-from fastloaa.ops.activations import ACTIVATIONS
+from fastloaa.ops.activations import ACTIVATIONS, Activation
 from fastloaa.ops.shifts import offsets
 from fastloaa.ops.widened import widened_activation_, widened_op
 
@@ -167,3 +167,14 @@ def test_float64_and_columns_apart_are_refused() -> None:
         (buffer[..., ::2], "columns lie 2 elements apart in memory, not 1"),
     ]:
         assert obstacle(unfit, *case.kernel, case.freq, case.prefix) == reason
+
+
+@pytest.mark.parametrize("which", ["activation", "wide_activation"])
+def test_an_activation_without_a_formula_is_refused(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "tanh", Activation(torch.tanh, torch.ops.aten.tanh_backward))
+    case = Case(**{which: "tanh"})
+    buffer = torch.zeros(case.batch, case.grid.tokens, 60, device=DEVICE)
+    activations = (case.activation, case.wide_activation)
+    assert obstacle(buffer, *case.kernel, case.freq, case.prefix, activations) is not None
+    with pytest.raises(ValueError, match="cannot run: activation 'tanh' has no formula in the kernels"):
+        widened_activation_(buffer, *case.arguments)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from fastloaa.methods.options import OptionError, build, check_types, unknown
+from fastloaa.inputs.options import OptionError, build, check_types, unknown
 
 
 @dataclass(frozen=True)

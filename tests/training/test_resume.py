@@ -172,7 +172,7 @@ def test_killed_at_random_moments(tones: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from rich.console import Console
-from fastloaa import files
+from fastloaa.files import storage as files
 from fastloaa.training import Recipe, checkpoint, loop, train
 
 recipe, run, moment = sys.argv[1:]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.attention import AttentionError, attention_maps, token_attention
+from fastloaa.attention.maps import AttentionError, attention_maps, token_attention
 from fastloaa.backbones import backbone_of
 from fastloaa.figure_text import drawable
 from fastloaa.models import AST

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLock, Timeout
 
 from fastloaa.errors import FastloaaError
-from fastloaa.files import writing
+from fastloaa.files.storage import writing
 
 
 class LockedError(FastloaaError, RuntimeError):

@@ -1,0 +1,38 @@
+"""Files that are never half written, what is read from files, and locks."""
+
+from fastloaa.files.locks import LockedError, locked
+from fastloaa.files.storage import (
+    FileError,
+    WriteError,
+    check_tensors,
+    check_utf8,
+    leftover_prefix,
+    making_folder,
+    read_json,
+    read_safetensors,
+    replacing,
+    understanding,
+    write_json,
+    write_safetensors,
+    writing,
+    writing_temporary,
+)
+
+__all__ = [
+    "FileError",
+    "LockedError",
+    "WriteError",
+    "check_tensors",
+    "check_utf8",
+    "leftover_prefix",
+    "locked",
+    "making_folder",
+    "read_json",
+    "read_safetensors",
+    "replacing",
+    "understanding",
+    "write_json",
+    "write_safetensors",
+    "writing",
+    "writing_temporary",
+]
