@@ -20,7 +20,7 @@ from sass import read
 
 from fastloaa.adapters.loaa import KERNELS as SHAPES
 from fastloaa.kernels import configs, prepare
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, Sample, WidenedSample, compile_launch, instructions
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

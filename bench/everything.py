@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 BENCH = Path(__file__).resolve().parent
 TESTS = "tests"
+PARALLEL = ("-n", "auto") if find_spec("xdist") else ()  # compiling is most of it: minutes become one
 STEPS: dict[str, tuple[str, ...]] = {
-    TESTS: ("-m", "pytest", "-q", "tests/test_kernels.py"),
+    TESTS: ("-m", "pytest", "-q", *PARALLEL, "tests/test_kernels.py"),
     "speed": ("bench/speed.py", "--save"),
     "training": ("bench/training.py", "--save"),
     "inference": ("bench/inference.py", "--save"),

@@ -20,7 +20,7 @@ from timing import Timing, describe, in_turns, save
 from torch import Tensor, nn
 
 from fastloaa import LoAA
-from fastloaa.kernels import interpreted, prepare
+from fastloaa.kernels import interpreted, launchable
 from fastloaa.kernels.remembered import forget
 from fastloaa.ops.functional import loaa
 
@@ -33,28 +33,35 @@ CALLS = 5  # to a sample
 def stubbed() -> Iterator[None]:
     """The fused path is open to CPU tensors, and no kernel runs: results are whatever was in memory."""
     forget()
-    with patch.object(interpreted, "INTERPRETED", True), patch.object(prepare, "start", lambda *_: None):
+    with patch.object(interpreted, "INTERPRETED", True), patch.object(launchable, "start", lambda *_: None):
         yield
     forget()
 
 
 def candidates(device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Functions of x [1, tokens, DIM]: both ways of the function, the module, and a Linear."""
+    """Functions of x [1, tokens, DIM]: both ways of the function, the module, and a Linear.
+
+    Weights are stored channels_last, as for serving, or as Conv2d has them and brought into that order.
+    """
     torch.manual_seed(0)
     skip = torch.randn(1, FREQ * TIME, DIM, device=device)
     module = {
-        backend: LoAA(DIM, RANK, "time", freq_bins=FREQ, backend=backend, device=device)  # type: ignore[arg-type]
-        for backend in ("triton", "torch")
+        name: LoAA(DIM, RANK, "time", freq_bins=FREQ, backend=backend, device=device)
+        for name, backend in (("trained", "triton"), ("served", "triton"), ("torch", "torch"))
     }
+    module["served"].to(memory_format=torch.channels_last)
 
-    def function(backend: Any, x: Tensor) -> Tensor:
-        layer = module[backend]
-        return loaa(x, layer.down.weight, layer.up.weight, freq_bins=FREQ, block_out=skip, skip=skip, backend=backend)
+    def function(name: str) -> Callable[[Tensor], Tensor]:
+        layer = module[name]
+        options: dict[str, Any] = {"freq_bins": FREQ, "block_out": skip, "skip": skip, "backend": layer.backend}
+        return partial(loaa, down_weight=layer.down.weight, up_weight=layer.up.weight, **options)
 
     return {
-        "fused": partial(function, "triton"),
-        "fused, module": lambda x: module["triton"](x, skip, skip),
-        "torch": partial(function, "torch"),
+        "fused": function("served"),
+        "fused, module": lambda x: module["served"](x, skip, skip),
+        "fused, weights as trained": function("trained"),
+        "fused, module, weights as trained": lambda x: module["trained"](x, skip, skip),
+        "torch": function("torch"),
         LINEAR: nn.Linear(DIM, DIM, device=device),
     }
 

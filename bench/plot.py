@@ -106,6 +106,7 @@ FORMS = {
     "speed": draw_speed,
     "training": draw_models,
     "inference": draw_models,
+    "switching": draw_models,
     "onnx": draw_models,
     "frontend": draw_frontend,
 }

@@ -39,7 +39,7 @@ from fastloaa.adapters.loaa import KERNELS
 from fastloaa.kernels import launch as launching
 from fastloaa.kernels import prepare
 from fastloaa.kernels.call import Call
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, WidenedSample, compile_launch, instructions
 
 LAUNCH_NS, WAVES = 3000.0, 16

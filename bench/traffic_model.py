@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.launchable import Launch
 
 
 @dataclass(frozen=True)

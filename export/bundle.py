@@ -10,7 +10,7 @@ from fastloaa.export import bundle_texts as texts
 from fastloaa.export.classifier import THRESHOLD
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.export.precisions import PRECISIONS
-from fastloaa.files import FileError, replacing
+from fastloaa.files import FileError, check_utf8, replacing
 
 _LARGEST = "*std::max_element(probabilities, probabilities + labels.size())"  # in C++
 
@@ -23,9 +23,11 @@ def write_bundle(model: str | Path, folder: str | Path) -> None:
     there is the folder's. Files of those names are replaced, others left alone.
 
     Raises:
-        FileError: not a file that `to_onnx` wrote, one that does not read waveforms, or a label with a line break.
+        FileError: not a file that `to_onnx` wrote, one that does not read waveforms, a label with a line break, or a
+            path that is not UTF-8.
         MissingPackageError: onnxruntime is not installed.
     """
+    check_utf8(folder)
     folder = Path(folder)
     _, metadata = open_session(model, ["CPUExecutionProvider"])
     if metadata.input != "waveform":

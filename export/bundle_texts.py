@@ -51,7 +51,10 @@ $curl```
 """
 
 PYTHON = """\
+import io
 import json
+import os
+import pathlib
 import re
 import sys
 
@@ -64,15 +67,53 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 about = session.get_modelmeta().custom_metadata_map
 labels, rate, window = json.loads(about["labels"]), int(about["sample_rate"]), int(about["samples"])
 several = about.get("multi_label") == "true"  # labels to a clip
+sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of any bytes
+
+
+class Sound(soundfile.SoundFile):
+    \"""Read forwards: some codecs cannot seek, and some headers do not know how long the sound is.\"""
+
+    def seekable(self):
+        return False
+
+
+def chunks(wav, at):
+    \"""Position, name and size of the chunks from a position on.\"""
+    while at + 8 <= len(wav):
+        size = int.from_bytes(wav[at + 4 : at + 8], "little")
+        yield at, wav[at : at + 4], size
+        at += 8 + size + size % 2
+
+
+def finished(path):
+    \"""The file; of a wav whose recorder was cut off before it wrote how much there is, with that filled in.\"""
+    if not pathlib.Path(path).is_file():
+        raise ValueError("no such file, or a folder or device; expected a sound file")
+    wav = pathlib.Path(path).read_bytes()
+    is_wav = wav[:4] == b"RIFF" and wav[8:12] == b"WAVE"
+    at, _, size = next((chunk for chunk in chunks(wav, 12) if chunk[1] == b"data"), (len(wav), b"", 0))
+    rest = len(wav) - at - 8
+    if not is_wav or size >= rest or size and any(wav[4:8]):
+        return os.fsencode(path)
+    behind = list(chunks(wav, at + 8 + size + size % 2))
+    if behind and all(name.isascii() and name.decode().isprintable() for _, name, _ in behind):
+        last, name, length = behind[-1]
+        if len(wav) - last - 8 in (length, length + 1):  # other chunks, so there are no samples
+            return os.fsencode(path)
+    return io.BytesIO(wav[: at + 4] + min(rest, 0xFFFFFFFF).to_bytes(4, "little") + wav[at + 8 :])
 
 
 def read(path):
     \"""Samples of a file, mono; ValueError says why they cannot be used.\"""
-    with soundfile.SoundFile(path) as sound:
-        samples = sound.read(dtype="float32", always_2d=True).mean(axis=1)
+    with Sound(finished(path)) as sound:
+        blocks = [np.zeros((0, sound.channels), np.float32)]
+        while len(block := sound.read(1 << 16, dtype="float32", always_2d=True)):
+            blocks.append(block)
+        samples = np.concatenate(blocks).mean(axis=1)
         # libsndfile shortens a cut wav without an error; its log says what the header promised (more: a stream).
         cut = re.search(r"(?:data|SSND)\\s*: (\\d+) \\(should be (\\d+)\\)", sound.extra_info)
-        if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000 or len(samples) < sound.frames and sound.format != "MP3":
+        missing = len(samples) < sound.frames < 1 << 62 and sound.format != "MP3"
+        if cut and int(cut[2]) < int(cut[1]) < 0x7FFF0000 or missing:
             raise ValueError("truncated; copy it again")
         if sound.samplerate != rate:
             raise ValueError(f"has {sound.samplerate} Hz, expected {rate}: ffmpeg -i {path} -ar {rate} resampled.wav")
@@ -87,13 +128,13 @@ broken = 0
 for path in sys.argv[1:]:
     try:
         waveform = read(path)[np.newaxis]  # [batch, samples]
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # soundfile's are RuntimeErrors
+    except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:  # soundfile's are RuntimeErrors
         print(f"{path}: {error}", file=sys.stderr)
         broken += 1
         continue
     if waveform.size > window:
         print(f"{path}: heard the first {window / rate:.2f} of {waveform.size / rate:.2f} s", file=sys.stderr)
-    probabilities = session.run(["probabilities"], {"waveform": waveform})[0][0]
+    probabilities = session.run(["probabilities"], {"waveform": waveform[:, :window]})[0][0]
     for best in probabilities.argsort()[::-1][: None if several else 3]:
         if not several or probabilities[best] >= $threshold:
             print(f"{path}\\t{labels[best]}\\t{probabilities[best]:.4f}")

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_audio
-from fastloaa.errors import ArgumentError
+from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_beginning
+from fastloaa.audio.logmel import as_waveform
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.onnx_file import Provider, open_session, optional
 from fastloaa.files import FileError
+from fastloaa.inputs import check_path, whole
 
 # TF32 keeps ten bits, in which a quiet band drowns beside a loud one, and answers would not be those that were checked.
 _PREFERRED: tuple[Provider, ...] = (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
@@ -74,29 +78,39 @@ class Classifier:
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
         self._sample_rate: int = config["sample_rate"]
+        assert self.metadata.samples is not None  # only files that read images do without
+        self._samples = self.metadata.samples
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
-        """Waveforms of equal length, float32 [batch, samples] at `metadata.sample_rate` -> [batch, classes]."""
-        x = waveform if self._front_end is None else self._front_end(waveform)
-        return self._session.run(["probabilities"], {self.metadata.input: x.numpy()})[0]
+        """Waveforms of equal length, [batch, samples] at `metadata.sample_rate` -> float32 [batch, classes].
+
+        Args:
+            waveform: floating-point or int16, numpy arrays too.
+
+        Raises:
+            ArgumentError: another shape or dtype.
+        """
+        x = as_waveform(waveform) if self._front_end is None else self._front_end(waveform)
+        return self._session.run(["probabilities"], {self.metadata.input: x.numpy(force=True).astype(np.float32)})[0]
 
     def classify(
         self,
-        paths: Iterable[str | Path],
+        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
         batch_size: int = 8,
         top: int | None = None,
         threshold: float | None = None,
     ) -> Iterator[Prediction]:
         """Decode and classify sound files as they come; a broken file becomes a `Prediction` with an error.
 
-        Files that follow each other and have the same length share a batch. Others do not: a clip's mean is taken over
-        all of its row, so zeros behind it would change its answer. What is longer than the frames is cut by the graph.
+        Files that follow each other and have the same length share a batch, as do those that are longer than what the
+        model hears. Others do not: a clip's mean is taken over all of its row, so zeros behind it would change its
+        answer.
 
         Without `top` and `threshold` the three most probable classes are named, and where a clip may have several
         labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
 
         Args:
-            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length.
+            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length; a single one too.
             batch_size: most clips in one run.
             top: most classes to name, at most all.
             threshold: least probability of a class that is named, from 0 to 1.
@@ -106,22 +120,30 @@ class Classifier:
 
         Raises:
             ArgumentError: batch_size or top below 1, a threshold outside 0 to 1.
+            ArgumentTypeError: no paths.
         """
-        if batch_size < 1 or (top is not None and top < 1):
-            raise ArgumentError(f"batch_size and top are at least 1, got batch_size={batch_size}, top={top}")
-        if threshold is not None and not 0 <= threshold <= 1:
+        batch_size, top = whole("batch_size", batch_size), None if top is None else whole("top", top)
+        if isinstance(paths, str | PathLike):
+            paths = [paths]
+        if not isinstance(paths, Iterable) or hasattr(paths, "shape"):
+            raise ArgumentTypeError(
+                f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) takes samples"
+            )
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise ArgumentError(f"threshold is a probability, from 0 to 1, got {threshold}")
         if top is None and threshold is None:
             top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)
         return self._stream(paths, batch_size, top, threshold or 0.0)
 
     def _stream(
-        self, paths: Iterable[str | Path], batch_size: int, top: int | None, threshold: float
+        self, paths: Iterable[str | PathLike[str]], batch_size: int, top: int | None, threshold: float
     ) -> Iterator[Prediction]:
-        batch: list[tuple[Path, Tensor]] = []
-        for path in map(Path, paths):
+        batch: list[tuple[Path, Tensor, float]] = []
+        for given in paths:
+            check_path(given)
+            path = Path(given)
             try:
-                waveform = load_audio(path, self._sample_rate)
+                waveform, seconds = load_beginning(path, self._sample_rate, self._samples)
             except (AudioError, OSError) as error:
                 yield from self._answer(batch, top, threshold)
                 batch = []
@@ -130,15 +152,16 @@ class Classifier:
             if batch and (len(batch) == batch_size or len(batch[0][1]) != len(waveform)):
                 yield from self._answer(batch, top, threshold)
                 batch = []
-            batch.append((path, waveform))
+            batch.append((path, waveform, seconds))
         yield from self._answer(batch, top, threshold)
 
-    def _answer(self, batch: list[tuple[Path, Tensor]], top: int | None, threshold: float) -> Iterator[Prediction]:
+    def _answer(
+        self, batch: list[tuple[Path, Tensor, float]], top: int | None, threshold: float
+    ) -> Iterator[Prediction]:
         if not batch:
             return
-        waveform = torch.stack([clip for _, clip in batch])
-        seconds = waveform.shape[1] / self._sample_rate
-        for (path, _), row in zip(batch, self.probabilities(waveform), strict=True):
+        waveform = torch.stack([clip for _, clip, _ in batch])
+        for (path, _, seconds), row in zip(batch, self.probabilities(waveform), strict=True):
             best = [index for index in row.argsort()[::-1][:top] if row[index] >= threshold]
             yield Prediction(
                 path,

@@ -8,7 +8,6 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
@@ -23,8 +22,8 @@ from fastloaa.export.graph import Inference
 from fastloaa.export.merging.merge import MergeError, merge
 from fastloaa.export.onnx_file import TASK, Metadata, optional
 from fastloaa.export.precisions import PRECISIONS, check_precision
-from fastloaa.export.verify import Report, as_input, verify
-from fastloaa.files import replacing
+from fastloaa.export.verify import Report, as_input, as_recording, verify
+from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
@@ -71,9 +70,9 @@ def to_onnx(
         probabilities: "softmax", or "sigmoid" where each class stands for itself; the model's own by default, which is
             the loss's that it was trained with, and "softmax" for timm's models.
         multi_label: whether a clip may have several of the labels, or none; the model's own by default.
-        calibration: recordings, float32 [samples] each at the model's sample rate, of the kind that the file will
-            hear; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every precision
-            is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+        calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
+            of the kind that the file will hear; images [channels, height, width] for timm's models. "int8" finds its
+            ranges on them; every precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
         tolerance: largest absolute difference from PyTorch allowed in logits and probabilities of "fp32".
         force: keep an "fp16" or "int8" file that names another class than PyTorch for more than 1% of the recordings.
         contrib: let onnxruntime fuse more, into its own com.microsoft operators, which no other runtime has.
@@ -82,16 +81,19 @@ def to_onnx(
         How large the file is and how far its answers are from PyTorch's.
 
     Raises:
-        ArgumentTypeError: another kind of model.
-        ArgumentError: another number of labels than classes, an unknown precision, no recordings for "fp16" or "int8",
-            probabilities other than those, or a softmax with multi_label, waveform=True for a timm model, or contrib
-            with another precision than "fp32".
+        ArgumentTypeError: another kind of model, or no path.
+        ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
+            unknown precision, no recordings for "fp16" or "int8", probabilities other than those, or a softmax with
+            multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
+        FileError: the path is not UTF-8.
+        WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
     """
     start = time.perf_counter()
-    clips = list(calibration or ())
+    check_utf8(path)
+    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
     check_precision(precision)
     if precision != "fp32" and not clips:
@@ -103,8 +105,8 @@ def to_onnx(
             f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
         )
     source, wanted = _merged(model) if merged else model, PRECISIONS[precision]
-    with replacing(path) as temporary, TemporaryDirectory() as folder:
-        plain = Path(folder) / "fp32.onnx" if wanted.convert else temporary
+    with replacing(path) as temporary:
+        plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if wanted.convert else temporary
         graph = Inference(source, waveform, half=wanted.half, probabilities=metadata.probabilities)
         write_graph(graph, metadata, plain)
         if wanted.convert:
@@ -132,6 +134,8 @@ def metadata_of(
         )
     if waveform and not isinstance(model, AST):
         raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
+    if isinstance(labels, str):
+        raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
     classes = cast(int, model.num_classes)
     numbers = [str(number) for number in range(classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
@@ -145,7 +149,7 @@ def metadata_of(
         task=TASK,
         input="image",
         precision=precision,
-        labels=tuple(names),
+        labels=tuple(map(str, names)),
         opset=OPSET,
         probabilities=kind,
         multi_label=several,

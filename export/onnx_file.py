@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export.precisions import check_precision
-from fastloaa.files import FileError
+from fastloaa.files import FileError, check_utf8
+from fastloaa.inputs import check_path
 from fastloaa.inputs.options import check_types
 from fastloaa.probabilities import Probabilities, check_probabilities
 
@@ -126,10 +127,12 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
         MissingPackageError: onnxruntime is not installed.
     """
     onnxruntime = optional("onnxruntime")
+    check_path(path)
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
         raise FileError(f"{path}: {found}; expected an ONNX file that `fastloaa export` wrote")
+    check_utf8(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about its own choices
     try:

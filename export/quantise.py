@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloaa.export.onnx_file import optional
+from fastloaa.files import writing_temporary
 
 Array = NDArray[np.float32]
 
@@ -53,6 +54,9 @@ def quantise(
     Args:
         inputs: what the graph reads, a recording each.
         saturating: weights over all of -127 to 127, whose products saturate on CPUs without VNNI; to compare with.
+
+    Raises:
+        WriteError: the folder for temporary files takes no more.
     """
     onnx, quantization = optional("onnx"), optional("onnxruntime.quantization")
     model = onnx.load(source)
@@ -74,14 +78,15 @@ def quantise(
             for tensor in model.graph.initializer
             if tensor.name in weights
         }
-    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # it prints its progress for each recording
-        prepared = Path(folder) / "prepared.onnx"
+    # onnxruntime has files in the system's folder for temporary ones too. It prints its progress for each recording.
+    with writing_temporary(), TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
         quantization.shape_inference.quant_pre_process(
             source, prepared, skip_optimization=True, skip_symbolic_shape=True
         )
         quantization.quantize_static(
             prepared,
-            target,
+            quantised,
             Recordings(model.graph.input[0].name, inputs),
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=[node.name for node in products],
@@ -91,7 +96,7 @@ def quantise(
             calibrate_method=quantization.CalibrationMethod.Percentile,
             extra_options=options,
         )
-    model = onnx.load(target)
+        model = onnx.load(quantised)
     onnx.helper.set_model_props(model, props)  # without the notes that the tools leave for each other
     onnx.save(model, target)
 

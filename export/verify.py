@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fastloaa.audio.logmel import as_samples
 from fastloaa.backbones import backbone_of
-from fastloaa.errors import FastloaaError
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export.graph import plain_copy
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.models import AST
@@ -64,8 +65,8 @@ def verify(
     Args:
         path: a file that `to_onnx` wrote.
         model: what it was made from, before it was merged; left as it is.
-        clips: recordings, float32 [samples] each at the model's sample rate; images [channels, height, width] for
-            timm's models.
+        clips: recordings, [samples] each at the model's sample rate, see `as_recording`; images
+            [channels, height, width] for timm's models.
         tolerance: largest absolute difference allowed in logits and probabilities of an "fp32" file.
         agreement: least share of the clips of which the others must name the class that PyTorch names.
 
@@ -82,7 +83,7 @@ def verify(
     for x in noise(model, metadata):
         answers, wanted = _answers(session, metadata, x), _expected(reference, metadata, x)
         of_noise.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
-    for clip in clips:
+    for clip in (as_recording(model, clip) for clip in clips):
         x = as_input(reference, metadata, clip[None])
         answers, wanted = _answers(session, metadata, x), _expected(reference, metadata, x)
         of_clips.append(_difference(x, answers, wanted, tolerance if exact else np.inf))
@@ -115,6 +116,23 @@ def noise(model: nn.Module, metadata: Metadata) -> Iterator[Tensor]:
             yield as_input(model, metadata, waveform)
         else:
             yield torch.randn(batch, *backbone_of(model).image_size, generator=generator)
+
+
+def as_recording(model: nn.Module, clip: Tensor) -> Tensor:
+    """A recording `[samples]`, by `fastloaa.audio.logmel.as_samples`; an image `[channels, height, width]` as it is.
+
+    Raises:
+        ArgumentError: neither.
+    """
+    if not isinstance(model, AST):
+        return clip
+    samples = as_samples(clip)
+    if samples.ndim != 1 or not len(samples):
+        raise ArgumentError(
+            f"recordings are [samples] each, with at least one; got shape {list(samples.shape)}: average channels, and "
+            f"take the clips of a batch apart"
+        )
+    return samples
 
 
 def as_input(model: nn.Module, metadata: Metadata, clips: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and edit
     from fastloaa.adapters.combine import average, concat
     from fastloaa.adapters.files import load_adapter, save_adapter
     from fastloaa.adapters.loaa import LoAA
+    from fastloaa.adapters.named import model_adapters, name_adapters
     from fastloaa.errors import FastloaaError
     from fastloaa.grid import TokenGrid
     from fastloaa.models import AST
@@ -31,6 +32,8 @@ __all__ = [
     "concat",
     "loaa",
     "load_adapter",
+    "model_adapters",
+    "name_adapters",
     "norm_once",
     "save_adapter",
     "trainable_parameters",
@@ -47,6 +50,8 @@ _MODULES = {
     "concat": "fastloaa.adapters.combine",
     "loaa": "fastloaa.ops.functional",
     "load_adapter": "fastloaa.adapters.files",
+    "model_adapters": "fastloaa.adapters.named",
+    "name_adapters": "fastloaa.adapters.named",
     "norm_once": "fastloaa.ops.normed",
     "save_adapter": "fastloaa.adapters.files",
     "trainable_parameters": "fastloaa.adapters.adapting",

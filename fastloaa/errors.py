@@ -29,7 +29,7 @@ def user_line(error: BaseException) -> str | None:
 
     Besides the library's own errors and the system's, those of other libraries that mean memory.
     """
-    text = " ".join(_from_worker(str(error)).split())
+    text = encodable(" ".join(_from_worker(str(error)).split()))  # the system's own name files too
     if isinstance(error, FastloaaError | OSError):
         return text
     is_runtimes = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")

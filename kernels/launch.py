@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fastloaa.kernels import prepare
 from fastloaa.kernels.call import Call, channels_last_like, result_dtype
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.plan import Plan
-from fastloaa.kernels.prepare import Geometry, Launch
 from fastloaa.kernels.remembered import Remembered
+from fastloaa.kernels.tile import Geometry
 
 Memo = dict[Hashable, Any]
 """What is remembered of calls of one layout."""
@@ -118,7 +119,8 @@ def backward(
     d_down and d_up are float32 sums rounded to the weights' dtype, in their shapes, stored channels_last.
     """
     if need_down or need_up:  # which walk over the rows; what lies otherwise is copied once, for all launches
-        dy, call = _even_rows(dy), replace(call, x=_even_rows(call.x))
+        dy, rows = _even_rows(dy), _even_rows(call.x)
+        call = call if rows is call.x else replace(call, x=rows)
     x, down = call.x, call.down
     needs = (need_x, need_down, need_up)
     key = (call.layout(), dy.shape, dy.stride(), dy.dtype, needs, _precision(down))

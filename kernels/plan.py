@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.launchable import Launch
 
 
 class Plan:

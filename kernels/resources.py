@@ -6,8 +6,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from triton.runtime import driver
 
 from fastloaa.kernels import prepare, widened_launch
 from fastloaa.kernels.configs import Setting
-from fastloaa.kernels.prepare import Geometry, Launch
+from fastloaa.kernels.launchable import Launch
+from fastloaa.kernels.tile import Geometry
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,21 @@ class Resources:
     registers: int
     stack_bytes: int
     shared_bytes: int
-    matrix_instructions: dict[str, int]
-    shuffles: int
+    cubin: bytes = field(repr=False)
+
+    @property
+    def instructions(self) -> str:
+        """Disassembled (SASS)."""
+        return _disassembled(self.cubin)
+
+    @cached_property
+    def matrix_instructions(self) -> dict[str, int]:
+        """How many there are of each."""
+        return dict(Counter(re.findall(rf"\b({'|'.join(MATRIX_INSTRUCTIONS)})\b", self.instructions)))
+
+    @cached_property
+    def shuffles(self) -> int:
+        return len(re.findall(r"\bSHFL\b", self.instructions))
 
     def fits(self, chip: Chip) -> bool:
         """Nothing spills, and the chip has the shared memory."""
@@ -157,16 +171,14 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
         RuntimeError: under the interpreter, where nothing is compiled.
     """
     kernel = _compile(launch, capability)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", _cuobjdump("-res-usage", kernel))
+    found = re.search(r"REG:(\d+) STACK:(\d+)", _cuobjdump("-res-usage", kernel.asm["cubin"]))
     assert found
-    counts = Counter(re.findall(rf"\b({'|'.join((*MATRIX_INSTRUCTIONS, 'SHFL'))})\b", _cuobjdump("-sass", kernel)))
-    shuffles = counts.pop("SHFL", 0)
-    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, dict(counts), shuffles)
+    return Resources(int(found[1]), int(found[2]), kernel.metadata.shared, kernel.asm["cubin"])
 
 
 def instructions(launch: Launch, capability: int) -> str:
     """What the launch would run, disassembled (SASS); as `compile_launch`."""
-    return _cuobjdump("-sass", _compile(launch, capability))
+    return _disassembled(_compile(launch, capability).asm["cubin"])
 
 
 def _compile(launch: Launch, capability: int) -> Any:
@@ -201,9 +213,15 @@ def _target(capability: int) -> Iterator[None]:
         driver.set_active(None)  # the machine's own again, when it is next asked for
 
 
-def _cuobjdump(option: str, kernel: Any) -> str:
+@lru_cache(maxsize=8)
+def _disassembled(cubin: bytes) -> str:
+    """Kept, since the disassembler takes as long as the compiler."""
+    return _cuobjdump("-sass", cubin)
+
+
+def _cuobjdump(option: str, cubin: bytes) -> str:
     program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(cubin)
         file.flush()
         return subprocess.run([program, option, file.name], capture_output=True, text=True, check=True).stdout

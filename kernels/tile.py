@@ -45,6 +45,19 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """The grid as the kernels need it, integers only."""
+
+    freq_bins: int
+    prefix_tokens: int
+    time_major: bool
+
+    def lines(self, tokens: int, kernel: tuple[int, int]) -> Lines:
+        time_steps = (tokens - self.prefix_tokens) // self.freq_bins
+        return Lines.along(kernel, self.freq_bins, time_steps, self.prefix_tokens, self.time_major)
+
+
+@dataclass(frozen=True)
 class Tiling:
     """How lines are dealt to programs of `BT` tokens; the numbers are the kernels' arguments."""
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from fastloaa.kernels import interpreted
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.elementwise import ACTIVATIONS
-from fastloaa.kernels.prepare import Geometry, Launch, capability
-from fastloaa.kernels.tile import Lines, Tiling
+from fastloaa.kernels.launchable import Launch
+from fastloaa.kernels.prepare import capability
+from fastloaa.kernels.tile import Geometry, Lines, Tiling
 from fastloaa.kernels.widened import widened_activation_kernel
 
 LONGEST_LINE = 2048

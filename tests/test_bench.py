@@ -53,6 +53,13 @@ def test_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_switching(tmp_path: Path) -> None:
+    rows = run("switching", TINY, tmp_path)
+    assert [str(row["provider"]).partition(",")[0] for row in rows] == ["backbone", "adapted", *["by name"] * 3]
+    assert all(row["median_ms"] > 0 for row in rows)  # type: ignore[operator]
+
+
+@pytest.mark.slow
 def test_inference(tmp_path: Path) -> None:
     rows = run("inference", [*TINY, "--only", "LoAA"], tmp_path)
     assert [row["provider"] for row in rows] == [

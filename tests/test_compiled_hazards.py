@@ -7,8 +7,9 @@ import torch
 
 from fastloaa.kernels import prepare, resources
 from fastloaa.kernels.configs import Setting
-from fastloaa.kernels.prepare import Geometry, Launch
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, Sample
+from fastloaa.kernels.tile import Geometry
 
 LONGEST_GRID, OTHER_AXES = 2**31 - 1, 2**16 - 1  # programs along x, y and z (CUDA C++ Programming Guide)
 

@@ -3,8 +3,9 @@
 import csv
 import errno
 import os
+import socket
 import stat
-import threading
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +20,26 @@ from safetensors.torch import save_file
 
 from fastloaa import adapt, save_adapter
 from fastloaa.errors import FastloaaError
-from fastloaa.files import WriteError, making_folder, replacing, write_json, write_safetensors, writing
-from fastloaa.training import Recipe
+from fastloaa.export import Classifier, merge, save_merged, to_onnx, write_bundle
+from fastloaa.export.graph import Inference
+from fastloaa.export.onnx import metadata_of, write_graph
+from fastloaa.export.quantise import quantise
+from fastloaa.files import (
+    FileError,
+    WriteError,
+    making_folder,
+    read_safetensors,
+    replacing,
+    write_json,
+    write_safetensors,
+    writing,
+)
+from fastloaa.training import Recipe, train
 from fastloaa.training.metrics import MetricsFile
 from fastloaa.training.plots import plot_confusion
-from fastloaa.training.trackers import CSVTracker, TensorBoardTracker
+from fastloaa.training.trackers import CSVTracker
 from helpers.full_disk import files_of_at_most
-from helpers.small import small_ast
+from helpers.small import SMALL, small_ast
 
 
 def write_png(path: Path) -> None:
@@ -100,15 +114,6 @@ def test_what_is_appended_to_is_named(tmp_path: Path) -> None:
     with files_of_at_most(1000), pytest.raises(WriteError, match=r"metrics\.jsonl: cannot be written"):
         metrics.append({"epoch": 2, "note": "x" * 2000})
     assert MetricsFile(tmp_path / "metrics.jsonl", epochs=1).rows == [{"epoch": 1}]
-
-
-def test_a_tracker_names_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard writes in a thread, which shows its own
-    pytest.importorskip("tensorboard")
-    tracker = TensorBoardTracker(tmp_path / "tensorboard", 0)
-    row = {"step": 1} | {f"loss of class {number}": 0.5 for number in range(200)}
-    with files_of_at_most(1000), pytest.raises(WriteError, match=r"tensorboard: cannot be written"):
-        tracker.epoch([row])
 
 
 @pytest.mark.parametrize(
@@ -243,3 +248,92 @@ def test_a_folder_that_cannot_be_completed_is_not_there(tmp_path: Path) -> None:
 def test_the_librarys_own_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(FastloaaError, match=r"^mine$"), writing(tmp_path / "a"):
         raise FastloaaError("mine")
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(path.parent)  # names of sockets are short
+        listener.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "it is a device, a pipe or a socket, and no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, a pipe or a socket, and no file"),
+        (make_socket, "it is a device, a pipe or a socket, and no file"),
+        (os.mkdir, "Is a directory"),
+        (lambda path: path.symlink_to(path.parent), "Is a directory"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "adapter.safetensors", "recipe.yaml", "a.png", "metrics.csv"])
+def test_what_is_no_file_is_not_replaced(
+    name: str, make: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renaming a file over it succeeds, for an administrator over /dev/null too."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / name)
+    before = (tmp_path / name).lstat()
+    with pytest.raises(WriteError, match=rf"{name}: cannot be written: {message}; give another place"):
+        WRITERS[name](tmp_path / name)
+    assert (tmp_path / name).lstat()[:3] == before[:3]  # kind, inode, device
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+REFUSING: dict[str, Callable[[Path], object]] = {
+    "adapter": lambda folder: save_adapter(adapt(small_ast()), folder / "a.safetensors"),
+    "model": lambda folder: small_ast().save(folder / "a.safetensors"),
+    "merged": lambda folder: save_merged(merge(adapt(small_ast())), folder / "a.safetensors"),
+    "tensors": lambda folder: write_safetensors(folder / "a", {}, {}),
+    "onnx": lambda folder: to_onnx(small_ast(), folder / "a.onnx"),
+    "onnx by name": lambda folder: to_onnx(small_ast(), folder.with_name(f"{NOT_UTF8}.onnx")),
+    "bundle": lambda folder: write_bundle("never.onnx", folder / "bundle"),
+    "run": lambda folder: train(Recipe(data="x"), folder / "run"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_a_path_that_libraries_do_not_open_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """Before anything is made, in one line that any stream takes."""
+    with pytest.raises(
+        FileError, match=r"caf\\xe9\S*: not UTF-8, and safetensors and onnxruntime open no such"
+    ) as error:
+        REFUSING[name](tmp_path / NOT_UTF8)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.json", "recipe.yaml", "a.png", "a.svg", "metrics.csv"])
+def test_other_files_have_any_name(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / NOT_UTF8 / f"{NOT_UTF8}{name}")
+    assert (tmp_path / NOT_UTF8 / f"{NOT_UTF8}{name}").stat().st_size
+
+
+@pytest.mark.parametrize(("reader", "name"), [(read_safetensors, "a.safetensors"), (Classifier, "a.onnx")])
+def test_a_file_that_libraries_do_not_open_is_named(
+    reader: Callable[[Path], object], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / NOT_UTF8).mkdir()
+    (tmp_path / NOT_UTF8 / name).write_bytes(b"x" * 99)
+    with pytest.raises(FileError, match=rf"caf\\xe9/{name}: not UTF-8, and safetensors and onnxruntime open no such"):
+        reader(tmp_path / NOT_UTF8 / name)
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path) -> None:
+    """8 bits take copies there; the file that was asked for is not to blame, and not there."""
+    model, clips = small_ast(backbone_options=SMALL | {"depth": 1}), [0.1 * torch.randn(9000)]
+    quantise_into = tmp_path / "model.onnx"
+    write_graph(Inference(model), metadata_of(model), tmp_path / "fp32.onnx")
+    with files_of_at_most(100), pytest.raises(WriteError, match=r"cannot be written: File too large") as error:
+        quantise(tmp_path / "fp32.onnx", quantise_into, [clip[None].numpy() for clip in clips])
+    assert str(error.value).startswith(f"{tempfile.gettempdir()} (for temporary files; TMPDIR names another folder): ")
+    assert not quantise_into.exists()
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.onnx", "adapter.safetensors", "recipe.yaml"])
+def test_folders_that_were_made_for_nothing_are_gone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with files_of_at_most(100), pytest.raises(WriteError):
+        WRITERS[name](tmp_path / "old" / "new" / "newer" / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]

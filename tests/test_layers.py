@@ -13,13 +13,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"kernels", "lazy", "text"},
     {"errors"},
-    {"grid", "inputs", "probabilities"},
-    {"files", "ops"},
+    {"figure_text", "inputs"},
+    {"files", "grid", "probabilities"},
+    {"ops"},
     {"audio", "backbones"},
     {"adapters", "data"},
     {"models"},
     {"attention", "methods"},
     {"export", "training"},
+    {"peft"},
     {"fastloaa"},
     {"cli"},
 )

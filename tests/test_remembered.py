@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from fastloaa.kernels.configs import Setting
-from fastloaa.kernels.prepare import Launch
+from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.remembered import Remembered, forget
 from fastloaa.kernels.resources import Sample
 

@@ -4,13 +4,13 @@ import inspect
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastloaa.adapters.config import AdaptConfig, AdapterOptions
 from fastloaa.adapters.follow import follow_grid
 from fastloaa.adapters.loaa import Kernel, LoAA
 from fastloaa.adapters.record import is_adapted, note, record_of
-from fastloaa.backbones import Backbone, backbone_of, find_backbone, register
+from fastloaa.backbones import AdaptedBlock, Backbone, BlockLayout, backbone_of, find_backbone, register
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.inputs import check_module
 
@@ -55,34 +55,24 @@ def adapt(
         raise ArgumentError(
             "the model has been adapted already; build a fresh one, or load other weights into this one"
         )
-    blocks, grid = list(backbone.blocks), backbone.grid
-    layouts = [backbone.layout(index, block) for index, block in enumerate(blocks)]
+    _layouts(backbone)
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
         raise ArgumentTypeError(f"adapt() has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}")
     if find_backbone(module) is None:
         register(type(backbone))
     config = AdaptConfig(attn=attn, ffn=ffn, bottleneck=bottleneck, **options)  # type: ignore[arg-type]
-    for index, (block, layout) in enumerate(zip(blocks, layouts, strict=True)):
-        like = next(block.parameters())  # adapters are born on the device and in the dtype of their block
-        loaa_attn, loaa_ffn = (
-            None
-            if kernel is None
-            else LoAA(
-                backbone.dim,
-                kernel=kernel,
-                freq_bins=grid.freq_bins,
-                prefix_tokens=grid.prefix_tokens,
-                token_order=grid.token_order,
-                device=like.device,
-                dtype=like.dtype,
-                **config.branch(),
-            )
+    adapters = [
+        tuple(
+            None if kernel is None else new_adapter(backbone, next(block.parameters()), kernel, config)
             for kernel in (config.attn, config.ffn)
         )
-        backbone.blocks[index] = backbone.adapted_block(block, layout, loaa_attn, loaa_ffn, config.normed_input)
-    follow_grid(backbone)
-    backbone.adapted()
+        for block in backbone.blocks
+    ]
+    opened = open_blocks(backbone, config.normed_input)
+    for block, (loaa_attn, loaa_ffn) in zip(opened, adapters, strict=True):
+        block.loaa_attn, block.loaa_ffn = loaa_attn, loaa_ffn
+        block.train(block.training)
     note(module, adapted=config)
     freeze_backbone(backbone)
     return cast(ModelT, module)
@@ -98,6 +88,46 @@ adapt.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for he
     ],
     return_annotation=ModelT,
 )
+
+
+def open_blocks(backbone: Backbone, normed_input: bool) -> list[AdaptedBlock]:
+    """Take the blocks apart, so that adapters can stand beside their attention and FFN; there are none yet.
+
+    Returns:
+        What stands in the blocks' places.
+
+    Raises:
+        ArgumentTypeError: a model or a block that adapters cannot be put into; none has been changed.
+    """
+    opened = [
+        backbone.adapted_block(block, layout, normed_input=normed_input)
+        for block, layout in zip(backbone.blocks, _layouts(backbone), strict=True)
+    ]
+    for index, block in enumerate(opened):
+        backbone.blocks[index] = block
+    follow_grid(backbone)
+    backbone.adapted()
+    return opened
+
+
+def _layouts(backbone: Backbone) -> list[BlockLayout]:
+    backbone.grid  # noqa: B018 (asked, since it may be refused)
+    return [backbone.layout(index, block) for index, block in enumerate(backbone.blocks)]
+
+
+def new_adapter(backbone: Backbone, like: Tensor, kernel: tuple[int, int], config: AdaptConfig) -> LoAA:
+    """An adapter for the model's grid and width, on the device and in the dtype of `like`, a parameter of its block."""
+    grid = backbone.grid
+    return LoAA(
+        backbone.dim,
+        kernel=kernel,
+        freq_bins=grid.freq_bins,
+        prefix_tokens=grid.prefix_tokens,
+        token_order=grid.token_order,
+        device=like.device,
+        dtype=like.dtype,
+        **config.branch(),
+    )
 
 
 def freeze_backbone(backbone: Backbone) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch import nn
 
 from fastloaa.adapters.config import AdaptConfig
+from fastloaa.adapters.selection import Selection
 
 _NAME = "fastloaa_record"
 
@@ -18,11 +19,15 @@ class Record:
         adapted: how `adapt` put adapters in; None: it did not, or `merge` dissolved them.
         names_before: what another of `fastloaa.methods` has inserted: the names of the blocks' parameters now, and
             before.
+        by_peft: Hugging Face peft has put adapters in, by `fastloaa.peft`, and knows which.
+        selection: `name_adapters` has put several in, of which this says which is meant.
         merged_from: what `merge` made the model from, see `fastloaa.export.merged_from`.
     """
 
     adapted: AdaptConfig | None = None
     names_before: dict[str, str] | None = None
+    by_peft: bool = False
+    selection: Selection | None = None
     merged_from: dict[str, Any] | None = None
 
 
@@ -44,4 +49,6 @@ def adapt_config(model: nn.Module) -> AdaptConfig | None:
 def is_adapted(model: nn.Module) -> bool:
     """Whether adapters, or what another of `fastloaa.methods` inserts, are in `model`."""
     record = record_of(model)
+    if record.by_peft or record.selection is not None:
+        return True
     return record.adapted is not None or record.names_before is not None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastloaa.attention.maps import AttentionError, attention_maps, token_attention
 from fastloaa.backbones import backbone_of
+from fastloaa.figure_text import drawable
 from fastloaa.models import AST
 
 _TICKS = (100, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
@@ -125,11 +126,12 @@ def attention_figure(
     figure = Figure(figsize=(1.6 + 5.2 * len(models), 1.3 + 2 * (1 + len(steps))), layout="constrained")
     count = len(backbone_of(first).blocks)
     about = f"self-attention of layer {layer % count} (of 0 to {count - 1}), mean over heads and frequency rows"
-    figure.suptitle(f"{title}\n{about}".strip(), fontsize=11, parse_math=False)
+    (heading, *names), families = drawable([title, *models], longest=100)
+    figure.suptitle(f"{heading}\n{about}".strip(), fontsize=11, parse_math=False, fontfamily=families)
     grid = figure.subplots(1 + len(steps), len(models), sharex=True, sharey=True, squeeze=False)
     _spectrograms(grid[0], first, waveform, [places.step_edges()[step : step + 2] for step in steps])
-    for axes, name in zip(grid[0], models, strict=True):
-        axes.set_title(name, fontweight="bold", fontsize=11, parse_math=False)
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name, fontweight="bold", fontsize=11, parse_math=False, fontfamily=families)
     for row, step in zip(grid[1:], steps, strict=True):
         _maps(row, places, maps, step)
     for axes in grid[-1]:

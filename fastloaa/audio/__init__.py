@@ -2,7 +2,7 @@
 
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
 from fastloaa.audio.base import SpectrogramFrontEnd
-from fastloaa.audio.decode import AudioError, AudioWarning, load_audio
+from fastloaa.audio.decode import AudioError, AudioWarning, load_audio, load_beginning
 from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
 from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
@@ -28,6 +28,7 @@ __all__ = [
     "is_readable",
     "is_sound",
     "load_audio",
+    "load_beginning",
     "measure_statistics",
     "mixup",
     "noise_and_roll",

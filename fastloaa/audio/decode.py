@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
@@ -19,9 +20,13 @@ from fastloaa.audio.logmel import as_samples, described
 from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
 from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
 from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.inputs import whole
 
 LONGEST = 1 << 30
 """Samples that are read at once are fewer: 4 GiB, 6.2 hours at 48 kHz."""
+RESAMPLED_FROM = 0.02
+"""Seconds around a sample that it is resampled from, and more: 6 samples of the lower rate, which is above 1 kHz."""
+_NO_SAMPLES = "holds no samples; record it again or leave it out"
 _TOO_MANY = "too many to read at once; read it in segments, by start and stop"
 
 
@@ -61,22 +66,60 @@ def load_audio(
     Warns:
         AudioWarning: the header was never finished (a recorder that was cut off), and everything behind it is read.
     """
-    if not isinstance(path, str | PathLike):
-        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
-    if not 0 <= start < (math.inf if stop is None else stop):
-        raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start} to {stop}")
-    if sample_rate < 1:
-        raise AudioError(f"{path}: expected a sample_rate in Hz, at least 1, got {sample_rate}")
-    path = Path(path)
+    path, sample_rate = _checked(path, sample_rate)
+    times = (start, *(() if stop is None else (stop,)))
+    if not all(isinstance(time, Real) for time in times) or not 0 <= start < (math.inf if stop is None else stop):
+        raise AudioError(f"{path}: expected a segment with 0 <= start < stop in seconds, got {start!r} to {stop!r}")
     with _opened(path, only_beginning=stop is not None) as sound:
         if sound.note:
             warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
         first = _number(start, sound.rate)
         end = None if stop is None or stop == math.inf else max(_number(stop, sound.rate), first + 1)
-        samples = _samples(sound, first, end)
-        if not samples.isfinite().all():
-            raise AudioError(f"{path}: holds NaN or infinite samples; write it again with samples between -1 and 1")
-        return resample(samples, sound.rate, sample_rate)
+        return resample(_samples(sound, first, end), sound.rate, sample_rate)
+
+
+def load_beginning(path: str | PathLike[str], sample_rate: int, samples: int) -> tuple[Tensor, float]:
+    """The first samples of a sound of any length, and how long all of it is: for models that hear no more.
+
+    All of it is decoded, so that a file which is cut or damaged is found, but only the beginning is kept and resampled.
+
+    Args:
+        path, sample_rate: as of `load_audio`.
+        samples: most of the result, at `sample_rate`.
+
+    Returns:
+        What `load_audio(path, sample_rate)[:samples]` is, and seconds.
+
+    Raises:
+        AudioError: as of `load_audio`, but for the number of samples in the file.
+        ArgumentError: `samples` below 1.
+
+    Warns:
+        AudioWarning: as of `load_audio`.
+    """
+    path, sample_rate = _checked(path, sample_rate)
+    samples = whole("samples", samples)
+    with _opened(path) as sound:
+        if sound.note:
+            warnings.warn(f"{path}: {sound.note}", AudioWarning, stacklevel=2)
+        end = math.ceil((samples / sample_rate + RESAMPLED_FROM) * sound.rate)
+        kept, count = [], 0
+        for part in _finite(sound, 0, None):
+            if count < end:
+                kept.append(part[: end - count])
+            count += len(part)
+        if not kept:
+            raise Unreadable(_NO_SAMPLES)
+        return resample(torch.cat(kept), sound.rate, sample_rate)[:samples].clone(), count / sound.rate
+
+
+def _checked(path: str | PathLike[str], sample_rate: int) -> tuple[Path, int]:
+    """What both take, as Path and int."""
+    if not isinstance(path, str | PathLike):
+        raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
+    if not isinstance(sample_rate, Real) or not 1 <= sample_rate <= 1 << 30:
+        raise AudioError(f"{path}: expected a sample_rate in Hz, at least 1, got {sample_rate!r}")
+    return Path(path), int(sample_rate)
 
 
 def sound_seconds(path: str | PathLike[str]) -> float:
@@ -149,7 +192,7 @@ def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor
     if end is None and sound.frames is not None and sound.frames - first >= LONGEST:
         raise Unreadable(f"declares {sound.frames} samples, {_TOO_MANY}")
     parts, count = [], 0
-    for part in sound.blocks(first, end):
+    for part in _finite(sound, first, end):
         parts.append(part)
         count += len(part)
         if count >= LONGEST:
@@ -159,8 +202,16 @@ def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor
             f"ends after {sound.end / sound.rate:g} s, expected sound from {first / sound.rate:g} s; correct the times"
         )
     if not count:
-        raise Unreadable("holds no samples; record it again or leave it out")
+        raise Unreadable(_NO_SAMPLES)
     return torch.cat(parts)[: None if end is None else end - first]
+
+
+def _finite(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Iterator[Tensor]:
+    """`blocks` of numbers alone."""
+    for part in sound.blocks(first, end):
+        if not part.isfinite().all():
+            raise Unreadable("holds NaN or infinite samples; write it again with samples between -1 and 1")
+        yield part
 
 
 @lru_cache(maxsize=100_000)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from fastloaa.audio.mpeg import MpegStream, scan_mpeg
-from fastloaa.audio.sources import ENDLESS, length_of
+from fastloaa.audio.sources import ENDLESS, Unreadable, length_of
 
 _UNKNOWN = 0xFFFFFFFF
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
@@ -60,9 +60,14 @@ def read_header(file: BinaryIO) -> Header:
 
 def mpeg_header(file: BinaryIO) -> Header:
     """Of a file that is known to be an MPEG audio stream, alone or in a wav."""
-    header = read_header(file)
+    header, length = read_header(file), length_of(file)
     if header.mpeg is None:
-        header.mpeg = scan_mpeg(file, 0, length_of(file))
+        header.mpeg = scan_mpeg(file, 0, length)
+    if header.mpeg is not None and length - header.mpeg.end > _LEFTOVERS:
+        other = scan_mpeg(file, header.mpeg.end, length)
+        if other is not None and other.samples > 10 * 1152:  # fewer frames may be chance
+            seconds = other.samples / other.rate
+            header.note = f"{seconds:.1f} s of another rate or kind behind its sound are left out; convert it to wav"
     return header
 
 
@@ -171,7 +176,24 @@ def _flac(file: BinaryIO) -> Header:
     if len(data) < 26 or data[:4] != b"fLaC" or data[4] & 0x7F:
         return Header()
     samples = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
-    return Header({21: bytes([data[21] & 0xF0]) + bytes(4)} if samples else {}, samples=samples or None)
+    length = _before_tags(file)
+    return Header({21: bytes([data[21] & 0xF0]) + bytes(4)} if samples else {}, samples=samples or None, length=length)
+
+
+def _before_tags(file: BinaryIO) -> int | None:
+    """Where tags begin that some programs put behind any sound, and libFLAC takes for damage; None: there are none."""
+    length = end = length_of(file)
+    if length == ENDLESS:
+        return None
+    file.seek(max(end - 128, 0))
+    if file.read(3) == b"TAG":  # ID3v1
+        end -= 128
+    file.seek(max(end - 32, 0))
+    footer = file.read(32)  # of an APE tag; its size is without the header of as many bytes, if there is one
+    if footer[:8] == b"APETAGEX":
+        size = int.from_bytes(footer[12:16], "little") + 32 * (footer[23] >> 7)
+        end -= size if size <= end else 0
+    return end if end < length else None
 
 
 class View(io.RawIOBase):
@@ -182,6 +204,9 @@ class View(io.RawIOBase):
         patches: byte position in `file` -> what is there instead.
         first, last: where it begins and ends; None: where the file does.
         claimed: how many bytes it claims to hold; None: what it does.
+
+    Attributes:
+        error: why reading has ended early. It must not be raised: libsndfile calls from C.
     """
 
     def __init__(
@@ -196,11 +221,15 @@ class View(io.RawIOBase):
         self._end = (length_of(file) if last is None else last) - first
         self._claimed = self._end if claimed is None else claimed
         self._at = 0
+        self.error: Exception | None = None
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         begin = self._first + self._at
-        self._file.seek(begin)
-        data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
+        try:
+            self._file.seek(begin)
+            data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
+        except (OSError, Unreadable) as error:
+            self.error, data = self.error or error, b""
         for place, patch in self._patches.items():
             low, high = max(place, begin), min(place + len(patch), begin + len(data))
             if low < high:

@@ -54,6 +54,7 @@ class SndFile:
 
     def __init__(self, source: BinaryIO, path: Path | None = None) -> None:
         self._source, self._path = source, path
+        self._view: View | None = None
         self._ends = not isinstance(source, Pipe) or length_of(source) < ENDLESS
         self._header = read_header(source)
         self._stream: MpegStream | None = None  # where libsndfile is given it alone
@@ -86,16 +87,14 @@ class SndFile:
         self.frames = stream.samples
 
     def _open(self) -> _Forward:
-        file: View | bytes
         if self._stream is not None:
-            file = View(self._source, {}, self._stream.start, self._stream.end, ENDLESS)
+            self._view = View(self._source, {}, self._stream.start, self._stream.end, ENDLESS)
         elif self._path is None or self._header.patches or self._header.length is not None:
-            file = View(self._source, self._header.patches, last=self._header.length)
-        else:
-            file = os.fsencode(self._path)
+            self._view = View(self._source, self._header.patches, last=self._header.length)
         try:
-            return _Forward(file)
+            return _Forward(os.fsencode(self._path) if self._view is None else self._view)  # type: ignore[arg-type]
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats, known by their suffix
+            self._check_view()
             raise NotLibsndfiles(str(error).rpartition(": ")[2].rstrip(".")) from error
 
     def blocks(self, first: int, last: int | None = None) -> Iterator[Tensor]:
@@ -106,6 +105,7 @@ class SndFile:
 
         Raises:
             Unreadable: damaged, or less comes than the header declares.
+            OSError: the source cannot be read.
         """
         at = 0
         if first and self._ends and soundfile.SoundFile.seekable(self._sound):
@@ -120,6 +120,7 @@ class SndFile:
                 size = len(block) if last is None else min(len(block), last - at)
                 samples = torch.from_numpy(self._sound.read(size, out=block))
             except soundfile.SoundFileError as error:
+                self._check_view()
                 raise Unreadable(f"truncated or damaged ({str(error).rstrip('.')}); copy it again") from error
             if not len(samples):
                 break
@@ -129,10 +130,16 @@ class SndFile:
         else:
             return
         self.end = at
+        self._check_view()
         if isinstance(self._source, Pipe) and self._source.is_full:
             raise Unreadable(f"holds more than {LONGEST_PIPE >> 20} MiB; save it as a file")
         if self.frames is not None and at < self.frames - self._slack(self.frames):
             raise Unreadable(f"truncated or damaged, {at} of {self.frames} samples; copy it again")
+
+    def _check_view(self) -> None:
+        """Raise what the source ended with, if that is why libsndfile found no more."""
+        if self._view is not None and self._view.error is not None:
+            raise self._view.error
 
     def _slack(self, frames: int) -> int:
         """How many samples fewer than `frames`, which were declared or counted, are in order."""

@@ -6,10 +6,12 @@ import select
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastloaa.errors import FastloaaError
+from fastloaa.files import WriteError, writing_temporary
 
 STANDARD_INPUT = "-"
 LONGEST_PIPE = 4 << 30  # bytes; kept in memory up to IN_MEMORY, in a temporary file beyond
@@ -135,7 +137,12 @@ class Pipe(io.BufferedIOBase, BinaryIO):
         while not self._ended and self._length < end:
             part = self._stream.read(min(end - self._length, 1 << 20))
             self._ended = not part
-            self._kept.write(part)
+            try:
+                with writing_temporary():
+                    self._kept.write(part)
+                    self._kept.flush()
+            except WriteError as error:
+                raise Unreadable(f"came through a pipe, and there is no place to keep it: {error}") from error
             self._length += len(part)
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -163,7 +170,8 @@ class Pipe(io.BufferedIOBase, BinaryIO):
         return True
 
     def close(self) -> None:
-        self._kept.close()
+        with suppress(OSError):  # what did not fit before does not now
+            self._kept.close()
         if self._stream is not getattr(sys.stdin, "buffer", None):
             self._stream.close()
         super().close()

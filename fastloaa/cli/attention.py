@@ -38,7 +38,7 @@ def attention(
     """
     from fastloaa.attention import AttentionError
     from fastloaa.attention.figure import attention_figure, loudest_time
-    from fastloaa.audio import load_audio
+    from fastloaa.audio import load_beginning
     from fastloaa.files import replacing
     from fastloaa.text import printable
 
@@ -48,7 +48,7 @@ def attention(
     for other in beside or ():
         models[str(other)] = list(_columns(other, None).values())[-1]
     first = next(iter(models.values()))
-    waveform = load_audio(clip, first.front_end.sample_rate)
+    waveform, _ = load_beginning(clip, first.front_end.sample_rate, first.front_end.samples)
     times = time or [loudest_time(first, waveform)]
     title = printable(f"{run.resolve().name} ({first.config()['backbone']}): {clip.name}")
     figure = attention_figure(models, waveform, times, layer, title)

@@ -11,6 +11,8 @@ from fastloaa.export.precisions import PRECISIONS
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from torch import Tensor
 
+    from fastloaa.audio import SpectrogramFrontEnd
+
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
 
@@ -77,7 +79,7 @@ def export(
             waveform=not log_mel,
             merged=not no_merge,
             precision=precision.value,
-            calibration=None if calibration is None else recordings(calibration, trained.front_end.sample_rate),
+            calibration=None if calibration is None else recordings(calibration, trained.front_end),
             force=force,
             contrib=contrib,
         )
@@ -99,13 +101,13 @@ def export(
         print(f"{bundle}: README.md says how to ask it from Python, C++ and curl, and how to serve it")
 
 
-def recordings(folder: Path, sample_rate: int) -> "list[Tensor]":
-    """Sounds of a folder, at any depth, spread evenly over their names; broken ones are left out.
+def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]":
+    """What a front end hears of the sounds in a folder, at any depth, spread evenly; broken ones are left out.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    from fastloaa.audio import AudioError, load_audio
+    from fastloaa.audio import AudioError, load_beginning
     from fastloaa.cli.predict import sound_files
     from fastloaa.data.sounds import LeftOut
 
@@ -116,7 +118,7 @@ def recordings(folder: Path, sample_rate: int) -> "list[Tensor]":
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:
-            clips.append(load_audio(path, sample_rate))
+            clips.append(load_beginning(path, front_end.sample_rate, front_end.samples)[0])
         except AudioError as error:
             typer.echo(f"left out: {error}", err=True)
     if not clips:

@@ -8,14 +8,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from fastloaa.audio.decode import AudioError
+from fastloaa.audio.decode import RESAMPLED_FROM, AudioError
 from fastloaa.data.clips import Clip, DataError
 from fastloaa.data.reading import clip_seconds, read_clip
 
 CACHE_BYTES = 1 << 30
 """Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
-RESAMPLED_FROM = 0.02
-"""Seconds around a sample that it is resampled from, and more: 6 samples of the lower rate, which is above 1 kHz."""
 
 
 @dataclass(frozen=True)

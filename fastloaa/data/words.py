@@ -1,6 +1,7 @@
 """Spoken words synthesised on the spot, for those with no recordings at hand."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -184,7 +185,7 @@ def _write_clips(
                 raise DataError(f"espeak-ng says nothing for {word!r} with voice {voice.name}; choose another word")
             level = random.Random(f"{seed}/{word}/{voice.name}").uniform(*_LEVELS)
             path = f"{word}/{voice.name}.wav"
-            soundfile.write(folder / path, _shape(speech, resample, level), SAMPLE_RATE, subtype="PCM_16")
+            soundfile.write(os.fsencode(folder / path), _shape(speech, resample, level), SAMPLE_RATE, subtype="PCM_16")
             rows.append(f"{path},{voice.split},{voice.variant}")
             if progress is not None:
                 progress(len(rows) - 1, len(words) * len(voices))

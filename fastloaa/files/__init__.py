@@ -5,6 +5,7 @@ from fastloaa.files.storage import (
     FileError,
     WriteError,
     check_tensors,
+    check_utf8,
     leftover_prefix,
     making_folder,
     read_json,
@@ -14,6 +15,7 @@ from fastloaa.files.storage import (
     write_json,
     write_safetensors,
     writing,
+    writing_temporary,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "LockedError",
     "WriteError",
     "check_tensors",
+    "check_utf8",
     "leftover_prefix",
     "locked",
     "making_folder",
@@ -31,4 +34,5 @@ __all__ = [
     "write_json",
     "write_safetensors",
     "writing",
+    "writing_temporary",
 ]

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastloaa.errors import FastloaaError
+from fastloaa.inputs import check_path
+from fastloaa.text import encodable
 
 METADATA_KEY = "fastloaa"
 
@@ -31,8 +34,8 @@ class WriteError(FastloaaError, OSError):
         errno: the system's number for it, None where a library kept that to itself.
     """
 
-    def __init__(self, path: str | Path, number: int | None) -> None:
-        reason = os.strerror(number) if number else "the system refuses it"
+    def __init__(self, path: str | Path, number: int | None, reason: str = "") -> None:
+        reason = reason or (os.strerror(number) if number else "the system refuses it")
         super().__init__(f"{path}: cannot be written: {reason}; {_ADVICE.get(number, 'give another place')}")
         self.errno = number
 
@@ -50,10 +53,13 @@ _WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | Path, purpose: str = "") -> Iterator[None]:
     """Whatever a library raises in the block because the system does not let it write `path` becomes one kind of error.
 
     An OSError that names another file is not of this writing and passes.
+
+    Args:
+        purpose: of a place that the user has not named, to go behind its name in the message.
 
     Raises:
         WriteError: naming `path`, whatever temporary file it was.
@@ -67,7 +73,18 @@ def writing(path: str | Path) -> Iterator[None]:
         refused, number = _refusal(error, path)
         if not refused:
             raise
-        raise WriteError(path, number) from error
+        raise WriteError(f"{path}{purpose}", number) from error
+
+
+@contextmanager
+def writing_temporary() -> Iterator[None]:
+    """`writing` for files that the system's folder for temporary ones holds, whatever they are for.
+
+    Raises:
+        WriteError: naming that folder.
+    """
+    with writing(tempfile.gettempdir(), " (for temporary files; TMPDIR names another folder)"):
+        yield
 
 
 def _refusal(error: BaseException | None, path: Path) -> tuple[bool, int | None]:
@@ -99,8 +116,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     happens to the machine, the old file is there or the new one, whole. Missing folders are made.
 
     Raises:
-        WriteError: the file cannot be written; what was at `path` is as it was.
+        WriteError: the file cannot be written, or what is at `path` is a folder, a device or a pipe, which a file must
+            not replace; what was there is as it was.
     """
+    _check_replaceable(Path(path))
     with _beside(path) as temporary:
         yield temporary
         umask = os.umask(0)
@@ -108,6 +127,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # some writers make files that only the user may read
         _flush(temporary)
         temporary.replace(path)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise WriteError for anything but a file: the system would let its administrator rename one over /dev/null."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or writing will say why
+        return
+    if stat.S_ISDIR(mode):
+        raise WriteError(path, errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        raise WriteError(path, errno.EEXIST, "it is a device, a pipe or a socket, and no file")
 
 
 @contextmanager
@@ -132,8 +163,7 @@ def making_folder(path: str | Path) -> Iterator[Path]:
 def _beside(path: str | Path) -> Iterator[Path]:
     """The same name in a hidden folder beside `path`, deleted with all that is left in it."""
     path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), _made(path.parent):
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=leftover_prefix(path)))
         try:
             yield folder / path.name
@@ -141,6 +171,20 @@ def _beside(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # not every file system can flush a folder
             _flush(path.parent)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """`folder` with its parents; those that were missing go again where the block fails and leaves them empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty, or not made
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def leftover_prefix(path: Path) -> str:
@@ -163,7 +207,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors with `metadata` as JSON under the key that fastloaa reads back."""
+    """Tensors with `metadata` as JSON under the key that fastloaa reads back.
+
+    Raises:
+        FileError: the path is not UTF-8.
+        WriteError: it cannot be written.
+    """
+    check_utf8(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(contiguous, temporary, {METADATA_KEY: json.dumps(metadata)})
@@ -214,6 +264,18 @@ def check_tensors(path: str | Path, expected: Mapping[str, Tensor], given: Mappi
         )
 
 
+def check_utf8(path: str | Path) -> None:
+    """Refuse a path that only some libraries open, before minutes are spent on what goes there.
+
+    Raises:
+        ArgumentTypeError: it is none.
+        FileError: its bytes are not UTF-8.
+    """
+    check_path(path)
+    if encodable(str(path)) != str(path):
+        raise FileError(f"{path}: not UTF-8, and safetensors and onnxruntime open no such path; give another one")
+
+
 def _check_is_file(path: Path, what: str) -> None:
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
@@ -224,10 +286,12 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     """Tensors of a safetensors file and what fastloaa wrote into its metadata ({} for files of others).
 
     Raises:
-        FileError: missing, not a safetensors file, or damaged.
+        FileError: missing, not a safetensors file, or damaged; or the path is not UTF-8.
     """
+    check_path(path)
     path = Path(path)
     _check_is_file(path, "a safetensors file")
+    check_utf8(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))

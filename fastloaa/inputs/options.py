@@ -64,10 +64,10 @@ def check_fraction(options: Any, name: str) -> None:
         raise OptionError(f"{name} is a fraction in [0, 1), got {getattr(options, name)}")
 
 
-def unknown(what: str, given: str, names: Iterable[str]) -> str:
+def unknown(what: str, given: object, names: Iterable[str]) -> str:
     """Message for a name that is not one of `names`: the nearest one, or all of them."""
     names = list(names)
-    nearest = difflib.get_close_matches(given, names, n=1)
+    nearest = difflib.get_close_matches(str(given), names, n=1)
     if nearest:
         return f"unknown {what} {given!r}; did you mean {nearest[0]!r}?"
     return f"unknown {what} {given!r}; {f'expected {_or(names)}' if names else 'there are none'}"

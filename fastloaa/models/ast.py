@@ -269,10 +269,10 @@ class AST(nn.Module):
             ArgumentTypeError: another model.
             ArgumentError: one whose activation AST does not have, or that has no classes.
         """
-        ast = cls(**ast_config(model, feature_extractor))
+        ast = cls(**ast_config(model, feature_extractor)).to(model.device, model.dtype)
         ast.load_state_dict(ast_state(model))
         copy_adapters(model, ast)
-        return ast.to(model.device, model.dtype).train(model.training)
+        return ast.train(model.training)
 
     def save(self, path: str | Path) -> None:
         """Write backbone and head with their configuration as safetensors; not for adapted models (`save_adapter`).

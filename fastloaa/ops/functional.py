@@ -188,14 +188,19 @@ def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
     def narrow(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(dtype)
 
-    return replace(
-        call,
-        x=call.x if backend == "triton" else call.x.to(dtype),
-        down=call.down.to(dtype, memory_format=layout),
-        up=call.up.to(dtype, memory_format=layout),
-        down_bias=narrow(call.down_bias),
-        up_bias=narrow(call.up_bias),
-        mask=narrow(call.mask),
+    return Call(
+        call.x if backend == "triton" else call.x.to(dtype),
+        call.down.to(dtype, memory_format=layout),
+        call.up.to(dtype, memory_format=layout),
+        narrow(call.down_bias),
+        narrow(call.up_bias),
+        narrow(call.mask),
+        call.block_out,
+        call.skip,
+        call.residual,
+        call.norm_weight,
+        call.norm_bias,
+        *call.settings(),
     )
 
 

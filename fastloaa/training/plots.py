@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.cells import cell_len
 
+from fastloaa.figure_text import drawable
 from fastloaa.files import replacing
 from fastloaa.training.recipe import Metric
 
@@ -53,7 +55,9 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
     """
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(max(4.0, 0.28 * len(labels) + 2), 16)
+    names, families = drawable(labels, longest=60)
+    names_take = max(0.08 * max(map(cell_len, names)) - 1, 0)  # inches, beyond what there is room for anyway
+    side = min(max(4.0, 0.28 * len(labels) + 2), 16) + (names_take if len(labels) <= _LABELS else 0)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -61,8 +65,8 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
     axes.set_xlabel("taken for")
     axes.set_ylabel("class")
     if len(labels) <= _LABELS:
-        axes.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(labels)), labels, parse_math=False)
+        axes.set_xticks(range(len(labels)), names, rotation=90, parse_math=False, fontfamily=families)
+        axes.set_yticks(range(len(labels)), names, parse_math=False, fontfamily=families)
         axes.tick_params(labelsize=8)
     if len(labels) <= _LABELS // 2:
         for row, column in zip(*counts.nonzero(), strict=True):

@@ -45,7 +45,8 @@ class Result:
     validation_score: float | None  # of that metric, of the weights that the run ends with
     train_clips: int
     seconds: float  # of training steps, without validation and checkpoints
-    broken_files: list[str]  # one-line errors of files left out, from all splits
+    left_out: list[str]  # what the data set has and no split, a line for each reason
+    broken_files: list[str]  # one-line errors of files in the splits that could not be read
     weights_file: str
     device: str
     processes: int
@@ -74,6 +75,7 @@ def build_result(
         validation_score=chosen.validation.value if chosen.validation else None,
         train_clips=len(splits.train),
         seconds=position.seconds,
+        left_out=list(splits.left_out),
         broken_files=[*position.broken, *position.broken_validation, *test.broken],
         weights_file=RunDirectory("").weights(recipe).name,
         device=device_name(device),

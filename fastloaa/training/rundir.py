@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fastloaa.files import leftover_prefix
+from fastloaa.files import check_utf8, leftover_prefix
 from fastloaa.files.locks import locked
 from fastloaa.methods import METHODS
-from fastloaa.text import encodable
 from fastloaa.training.checkpoint import Checkpoint
 from fastloaa.training.errors import RunError
 from fastloaa.training.recipe import Recipe
@@ -40,6 +39,7 @@ class RunDirectory:
         """While the block runs, this process alone may write to the directory, which is made if it is not there.
 
         Raises:
+            FileError: the path is not UTF-8.
             RunError: it holds something else than a run.
             LockedError: another process is at work in it.
             WriteError: it cannot be made.
@@ -61,9 +61,8 @@ class RunDirectory:
             overwrite: remove the files of the run that is there, whichever it is.
 
         Raises:
-            RunError: it holds a finished run, one of another recipe, or something else than a run; or its path is not
-                UTF-8.
-            FileError: the checkpoint is damaged.
+            RunError: it holds a finished run, one of another recipe, or something else than a run.
+            FileError: the checkpoint is damaged, or the path is not UTF-8.
         """
         self._check_ours()
         if overwrite:
@@ -84,8 +83,7 @@ class RunDirectory:
         return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
 
     def _check_ours(self) -> None:
-        if encodable(str(self.path)) != str(self.path):
-            raise RunError(f"{self.path}: safetensors opens no path that is not UTF-8; give another folder")
+        check_utf8(self.path)
         if self.path.exists() and not self.recipe.exists() and (not self.path.is_dir() or self._visible()):
             raise RunError(f"{self.path}: exists and is no run of fastloaa; give a new or empty folder")
 

@@ -1,6 +1,9 @@
 """Where the metrics of an epoch go besides metrics.jsonl: TensorBoard, a CSV file."""
 
 import csv
+import os
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,32 +38,48 @@ class CSVTracker:
 class TensorBoardTracker:
     """Scalars for TensorBoard, by step.
 
+    Written an epoch at a time, by the caller's thread: SummaryWriter has one of its own, which ends with a traceback
+    where the disk is full.
+
     Args:
         folder: for the event files.
         step: of a run that goes on; what an earlier process wrote of later ones is dropped.
 
     Raises:
         OptionError: TensorBoard is not installed.
+        WriteError: an event file cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard.summary import scalar
         except ModuleNotFoundError as error:
-            if error.name != "tensorboard":
+            if (error.name or "").partition(".")[0] != "tensorboard":
                 raise
             raise OptionError('tracker "tensorboard" needs a package: pip install "fastloaa[tensorboard]"') from None
-        self.folder = folder
-        with writing(folder):
-            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._event, self._record_writer, self._scalar = Event, RecordWriter, scalar
+        now = time.time()  # TensorBoard reads the files of a folder in the order of their names
+        self.path = folder / f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}"
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._append(
+            Event(file_version="brain.Event:2", wall_time=now),
+            Event(step=step + 1, session_log=SessionLog(status=SessionLog.START), wall_time=now),
+        )
 
     def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        row = rows[-1]
-        with writing(self.folder):
-            for name, value in row.items():
-                if name != "step" and value is not None:
-                    self.writer.add_scalar(name, value, row["step"])
-            self.writer.flush()
+        step, now = rows[-1]["step"], time.time()
+        values = {name: value for name, value in rows[-1].items() if name != "step" and value is not None}
+        summaries = [self._scalar(name, value) for name, value in values.items()]
+        self._append(*(self._event(step=step, wall_time=now, summary=summary) for summary in summaries))
+
+    def _append(self, *events: Any) -> None:
+        with writing(self.path), self.path.open("ab") as file:
+            writer = self._record_writer(file)
+            for event in events:
+                writer.write(event.SerializeToString())
 
 
 def open_trackers(names: Iterable[TrackerName], run: RunDirectory, step: int) -> list[Tracker]:

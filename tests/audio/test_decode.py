@@ -10,7 +10,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from fastloaa.audio import AudioError, load_audio
+from fastloaa.audio import AudioError, decode, load_audio, load_beginning
 from fastloaa.audio.decode import resample
 
 
@@ -184,3 +184,41 @@ def test_names_what_is_wrong(make: Callable[[Path], Path], message: str, tmp_pat
 @pytest.mark.parametrize("suffix", ["ogg", "mp3"])
 def test_a_cut_stream_is_a_short_recording(suffix: str, tmp_path: Path) -> None:
     assert 8000 < len(load_audio(cut(suffix, 0.6, seconds=5)(tmp_path))) < 70000
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44_100])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("samples", [1, 999, 16_000, 10**9])
+def test_the_beginning_is_that_of_the_whole(rate: int, suffix: str, samples: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / f"a.{suffix}", rng.uniform(-0.5, 0.5, (3 * rate, 2)), rate)
+    whole = load_audio(tmp_path / f"a.{suffix}")
+    beginning, seconds = load_beginning(tmp_path / f"a.{suffix}", 16000, samples)
+    torch.testing.assert_close(beginning, whole[:samples], rtol=0, atol=1e-6)
+    assert beginning.untyped_storage().nbytes() <= 4 * len(whole)
+    assert seconds == pytest.approx(3, abs=1e-9)
+
+
+def test_what_follows_the_beginning_is_looked_at(tmp_path: Path) -> None:
+    """As `load_audio` does: a file that is cut or holds NaN is no recording, wherever that is."""
+    samples = np.zeros(90_000)
+    soundfile.write(tmp_path / "cut.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 90_000), 16000)
+    content = (tmp_path / "cut.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
+    samples[80_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "none.wav", samples[:0], 16000)
+    for name in ("cut.flac", "nan.wav", "none.wav"):
+        with pytest.raises(AudioError) as of_whole:
+            load_audio(tmp_path / name)
+        with pytest.raises(AudioError) as of_beginning:
+            load_beginning(tmp_path / name, 16000, 1000)
+        assert str(of_beginning.value) == str(of_whole.value)
+
+
+def test_a_beginning_of_more_than_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "LONGEST", 1000)
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16000)
+    with pytest.raises(AudioError, match="too many to read at once"):
+        load_audio(tmp_path / "a.wav")
+    assert len(load_beginning(tmp_path / "a.wav", 16000, 500)[0]) == 500

@@ -1,6 +1,8 @@
 """Files whose header tells less, more or something else than they hold: what decodes is their length."""
 
 import os
+import re
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -290,3 +292,54 @@ def test_counting_follows_a_file_that_changes(write: Write) -> None:
         path = write("a.flac", flac_of_length(encoded(noise(samples), 16000, "FLAC"), 0))
         os.utime(path, ns=(samples, samples))
         assert sound_seconds(path) == samples / 16000
+
+
+ID3V1 = b"TAG" + b"a title".ljust(125, b"\0")
+
+
+def ape(header: bool) -> bytes:
+    """A tag of one item, by the description at wiki.hydrogenaud.io, APEv2."""
+    item = struct.pack("<II", 1, 0) + b"Title\0" + b"x"
+
+    def end(is_header: bool) -> bytes:
+        flags = (header << 31) | (is_header << 29)
+        return b"APETAGEX" + struct.pack("<IIII", 2000, len(item) + 32, 1, flags) + bytes(8)
+
+    return end(True) * header + item + end(False)
+
+
+@pytest.mark.parametrize("tags", [ID3V1, ape(True), ape(False), ape(True) + ID3V1])
+@pytest.mark.parametrize("declared", [9000, 0])
+@pytest.mark.parametrize("kind", ["FLAC", "MP3"])
+def test_tags_behind_the_sound_are_no_damage(kind: str, declared: int, tags: bytes, write: Write) -> None:
+    content = encoded(noise(9000), 8000, kind)
+    if kind == "FLAC":
+        content = flac_of_length(content, declared)
+    expected = load_audio(write("plain", content), 8000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(load_audio(write("tagged", content + tags), 8000), expected)
+
+
+@pytest.mark.parametrize("title", [b"TAGGED", b"xAPETAGEX", b"APETAGEX" + b"\xff" * 24])
+def test_what_only_looks_like_a_tag_is_no_end(title: bytes, write: Write) -> None:
+    """A FLAC that is cut there is cut."""
+    content = encoded(noise(9000), 8000, "FLAC")
+    with pytest.raises(AudioError, match="truncated or damaged"):
+        load_audio(write("a.flac", content[: len(content) // 2] + title), 8000)
+
+
+@pytest.mark.parametrize(("rate", "left"), [(44_100, True), (16_000, False)])
+def test_a_second_mp3_of_another_rate_is_named(rate: int, left: bool, write: Write) -> None:
+    """Players stop there too; nothing is cut without a word."""
+    path = write("a.mp3", encoded(noise(32_000), 16000, "MP3") + encoded(noise(2 * rate), rate, "MP3"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = load_audio(path, 16000)
+    assert len(found) == pytest.approx(32_000 if left else 64_000, abs=4000)
+    notes = [str(warning.message) for warning in caught]
+    assert len(notes) == left
+    if left:
+        seconds = re.search(r"a\.mp3: (\S+) s of another rate or kind behind its sound are left out", notes[0])
+        assert seconds
+        assert float(seconds[1]) == pytest.approx(2, abs=0.15)

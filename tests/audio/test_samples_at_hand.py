@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
@@ -16,10 +17,12 @@ from fastloaa.audio import (
     LogMel,
     SpecAugment,
     load_audio,
+    load_beginning,
     mixup,
     noise_and_roll,
 )
 from fastloaa.audio.decode import resample
+from fastloaa.errors import FastloaaError
 from helpers.sounds import noise
 
 INT16 = np.round(noise(2 * 16000).reshape(2, 16000) * 32768).astype("int16")
@@ -135,3 +138,26 @@ def test_resample_takes_arrays() -> None:
         torch.testing.assert_close(resample(given, 16000, 8000), expected)
     with pytest.raises(ValueError, match=r"expected rates in Hz, at least 1, got 16000 and 0"):
         resample(FLOAT, 16000, 0)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda path: load_audio(path, "16000"), "expected a sample_rate in Hz"),
+        (lambda path: load_audio(path, None), "expected a sample_rate in Hz"),
+        (lambda path: load_audio(path, float("nan")), "expected a sample_rate in Hz"),
+        (lambda path: load_audio(path, 16000, None), "expected a segment"),
+        (lambda path: load_audio(path, 16000, "0"), "expected a segment"),
+        (lambda path: load_audio(path, 16000, 0, "1"), "expected a segment"),
+        (lambda path: load_beginning(path, 0, 5), "expected a sample_rate in Hz"),
+        (lambda path: load_beginning(path, 16000, 0), "samples is a whole number, at least 1"),
+        (lambda path: load_beginning(path, 16000, 5.5), "samples is a whole number, at least 1"),
+        (lambda path: load_beginning(np.zeros(5), 16000, 5), "expected the path of a sound file"),
+    ],
+)
+def test_rates_and_times(ask: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(9000), 16000)
+    with pytest.raises(FastloaaError, match=message):
+        ask(tmp_path / "a.wav")
+    for rate in (16000, 16000.0, np.int64(16000), np.float32(16000)):
+        assert len(load_audio(tmp_path / "a.wav", rate, np.float32(0.25))) == 5000  # type: ignore[arg-type]

@@ -1,9 +1,12 @@
 """Sounds from pipes and standard input, and what is no file at all."""
 
+import contextlib
+import errno
 import io
 import os
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastloaa.audio import AudioError, load_audio, sources
+from fastloaa.audio import AudioError, decode, load_audio, sources
+from helpers.full_disk import files_of_at_most
 from helpers.sounds import encoded, noise, wav_with_sizes
 
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AU", "AIFF", "CAF", "W64"]
@@ -150,3 +154,45 @@ def test_says_what_it_is(
 def test_names_that_no_file_has(name: str, message: str) -> None:
     with pytest.raises(AudioError, match=rf"cannot be opened \({message}\); check the path and its permissions$"):
         load_audio(name)
+
+
+class Failing(io.BytesIO):
+    """A disk that reads no further than a place."""
+
+    def __init__(self, content: bytes, place: int) -> None:
+        super().__init__(content)
+        self.place = place
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() + (size or 0) > self.place:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+@pytest.mark.parametrize("share", [0.01, 0.7])
+def test_a_disk_that_fails_on_the_way(
+    kind: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libsndfile reads through a function of ours: what is raised there comes out, and nothing is printed."""
+    content = encoded(noise(24_000), 16000, kind)
+    (tmp_path / "a").write_bytes(content)
+    source = Failing(content, int(share * len(content)))
+    monkeypatch.setattr(decode, "open_source", lambda *_: contextlib.nullcontext(source))
+    monkeypatch.setattr(Path, "is_file", lambda path: False)  # else libsndfile opens it by its name
+    with pytest.raises(AudioError, match=r"a: cannot be read \(Input/output error\); copy it again$"):
+        load_audio(tmp_path / "a")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["WAV", "OGG"])
+@pytest.mark.parametrize("stop", [None, 1.0])
+def test_no_place_to_keep_what_comes_through_a_pipe(
+    kind: str, stop: float | None, fifo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder for temporary files is named, not the pipe's."""
+    monkeypatch.setattr(sources, "IN_MEMORY", 4096)
+    path = fifo(encoded(noise(24_000), 16000, kind))
+    with files_of_at_most(8192), pytest.raises(AudioError, match=r"pipe0: came through a pipe.* TMPDIR names") as error:
+        load_audio(path, 16000, 0.0, stop)
+    assert tempfile.gettempdir() in str(error.value)

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fastloaa import AST
-from fastloaa.audio import load_audio
+from fastloaa.audio import FrontEnd, load_audio
 from fastloaa.cli import app
 from fastloaa.cli.export import recordings
 from fastloaa.export import Classifier
@@ -106,12 +106,19 @@ def test_options_that_do_not_go_together(options: list[str], complaint: str, tmp
 def test_at_most_a_hundred_recordings_spread_over_the_folder(tmp_path: Path) -> None:
     for number in range(250):
         soundfile.write(tmp_path / f"{number:03}.wav", [number / 1000] * 10, 16000)
-    clips = recordings(tmp_path, 16000)
+    front_end = FrontEnd(64)
+    clips = recordings(tmp_path, front_end)
     assert [round(1000 * float(clip[0])) for clip in clips] == list(range(0, 250, 3))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "broken.wav").touch()
     with pytest.raises(FileNotFoundError, match="no recording in it can be read"):
-        recordings(tmp_path / "empty", 16000)
+        recordings(tmp_path / "empty", front_end)
+
+
+def test_of_a_long_recording_the_ranges_are_those_of_what_is_heard(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", torch.randn(200_000).numpy() * 0.1, 44_100)
+    (clip,) = recordings(tmp_path, FrontEnd(64))
+    assert torch.equal(clip, load_audio(tmp_path / "a.wav")[: FrontEnd(64).samples])
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

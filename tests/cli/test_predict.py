@@ -8,6 +8,8 @@ import pty
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from click.testing import Result
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
+from fastloaa.audio import sources
 from fastloaa.cli.predict import predict, sound_files, table_writer
 from fastloaa.export import Prediction, to_onnx
 from fastloaa.text import printable
@@ -48,8 +51,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
 
 
 def test_table(model: str, folder: Path) -> None:
@@ -247,6 +250,63 @@ def test_a_pattern_stands_for_the_sounds_in_folders(folder: Path, monkeypatch: p
     monkeypatch.chdir(folder)
     assert sound_files(["**/*.wav"]) == [Path("[x]/c.wav"), Path("b.wav")]
     assert sound_files(["**"]) == [Path("[x]/c.wav"), Path("b.wav"), Path("deep/a.FLAC")]
+
+
+def test_standard_input_and_pipes(model: str, folder: Path) -> None:
+    """What comes through them is answered as the file that it is."""
+    content = (folder / "b.wav").read_bytes()
+    os.mkfifo(folder / "pipe")
+    thread = threading.Thread(target=(folder / "pipe").write_bytes, args=[content])
+    thread.start()
+    result = run(model, "-", folder / "pipe", folder / "b.wav", "--json", stdin=content)
+    thread.join()
+    assert (result.exit_code, result.stderr) == (0, "")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer.pop("file") for answer in answers] == ["-", str(folder / "pipe"), str(folder / "b.wav")]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_the_beginning_of_a_long_pipe(model: str, folder: Path) -> None:
+    """A minute, of which the model hears 0.655 s: no more is resampled, all of it is counted."""
+    soundfile.write(folder / "b.wav", np.random.default_rng(0).normal(size=44_100 * 60) * 0.1, 44_100)
+    result = run(model, "-", folder / "b.wav", "--json", stdin=(folder / "b.wav").read_bytes())
+    assert result.stderr == "of 2 of 2 files only the first 0.66 s were heard\n"
+    one, other = (json.loads(line) for line in result.stdout.splitlines())
+    assert [answer["label"] for answer in one["top"]] == [answer["label"] for answer in other["top"]]
+    assert [(answer["seconds"], answer["heard"]) for answer in (one, other)] == [(60, 0.655)] * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("/dev/zero"), "is a device, expected a sound file"),
+        (lambda path: path.symlink_to("/dev/full"), "is a device, expected a sound file"),
+        (os.mkfifo, "is a pipe (FIFO), and nothing came out of it in 0.1 s; start what writes to it first"),
+        (lambda path: path.write_bytes(b""), "not a sound file but empty, 0 bytes; copy it again or leave it out"),
+        (lambda path: path.symlink_to(path), "cannot be opened (Too many levels of symbolic links); check the path"),
+        (lambda path: None, "no such file; check the path"),
+    ],
+)
+def test_what_is_no_file_is_called_what_it_is(
+    make: Callable[[Path], object], message: str, model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PATIENCE", 0.1)
+    make(folder / "x.wav")
+    result = run(model, folder / "x.wav", folder / "b.wav", "--json")
+    assert (result.exit_code, result.stderr) == (1, "1 of 2 files could not be read\n")
+    broken, read = (json.loads(line) for line in result.stdout.splitlines())
+    assert broken["error"].startswith(f"{folder / 'x.wav'}: {message}")
+    assert len(read["top"]) == 3
+
+
+def test_a_folder_with_the_name_of_a_sound_is_a_folder(model: str, folder: Path) -> None:
+    """Its sounds are answered, and an empty one is called what it is."""
+    (folder / "deep").rename(folder / "x.wav")
+    result = run(model, folder / "x.wav", "--json")
+    assert [json.loads(line)["file"] for line in result.stdout.splitlines()] == [str(folder / "x.wav" / "a.FLAC")]
+    (folder / "y.wav").mkdir()
+    result = run(model, folder / "y.wav")
+    assert str(result.exception).startswith(f"{folder / 'y.wav'}: a folder without sound files")
 
 
 @pytest.mark.parametrize(("argument", "words"), [("", "a folder without sound files"), ("*.ogg", "no file matches")])

@@ -212,3 +212,8 @@ def test_silence_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DataError, match=r"^espeak-ng says nothing for 'yes' with voice .*; choose another word$"):
         synthesise_words(tmp_path / "spoken", WORDS, 5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_any_name(tmp_path: Path) -> None:
+    root = synthesise_words(tmp_path / os.fsdecode(b"caf\xe9"), ["yes"], voices=5)
+    assert len(list(root.glob("yes/*.wav"))) == 5

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ import pytest
 import soundfile
 import torch
 
+from fastloaa.audio import AudioWarning
 from fastloaa.export import Classifier, to_onnx, write_bundle
 from fastloaa.files import FileError
 from helpers.small import SMALL, small_ast
+from helpers.sounds import encoded, flac_of_length, noise, wav_with_sizes
 
 LABELS = ("dog", "Säge", "a, b", "sea waves", 'a "quoted" one')
 
@@ -116,6 +120,55 @@ def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path
     for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2)):
         assert sum(word in complaint for complaint in complaints) == files_of_it
     assert rate.startswith(f"{tmp_path / 'slow.wav'}: has 8000 Hz, expected 16000: ffmpeg ")
+
+
+UNKNOWN = 0xFFFFFFFF
+UNFINISHED = [(0, 0), (None, 0), (UNKNOWN, 0), (8, 0), (0, UNKNOWN), (0x7FFFF024, 0x7FFFF000), (0, 1000), (0, None)]
+
+
+def test_python_hears_what_predict_hears_of_odd_headers(bundle: Path, tmp_path: Path) -> None:
+    """A recorder that was cut off, a FLAC from a pipe, codecs that only run forwards."""
+    sounds = {}
+    for number, (riff, data) in enumerate(UNFINISHED):
+        for subtype in ("PCM_16", "FLOAT", "GSM610"):
+            content = encoded(noise(6000, seed=number), 16000, "WAV", subtype)
+            sounds[f"{number}-{subtype}.wav"] = wav_with_sizes(content, riff, data)
+    for samples in (700, 1024, 6000):
+        content = encoded(noise(samples, channels=2), 16000, "FLAC")
+        sounds[f"{samples}.flac"] = flac_of_length(content, 0)
+    sounds["vox.wav"] = encoded(noise(6000), 16000, "WAV", "NMS_ADPCM_16")
+    tagged = wav_with_sizes(encoded(np.zeros(0), 16000, "WAV"), None, 0) + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    sounds["nothing but tags.wav"] = tagged
+    for name, content in sounds.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in sounds]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)
+        *expected, refused = Classifier(bundle / "model.onnx").classify(paths, top=3)
+    assert refused.error is not None
+    result = classify(bundle, *paths)
+    assert result.stderr == f"{paths[-1]}: holds no samples\n"
+    rows = iter(line.split("\t") for line in result.stdout.splitlines())
+    for prediction in expected:
+        for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
+            assert next(rows) == [str(prediction.path), label, f"{probability:.4f}"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_python_answers_for_files_of_any_name(encoding: str, bundle: Path, sound: Path, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.wav"), "録音.wav", "plain.wav"]
+    for name in names:
+        (tmp_path / name).write_bytes(sound.read_bytes())
+    result = subprocess.run(
+        [sys.executable, "classify.py", *(tmp_path / name for name in names)],
+        cwd=bundle,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    shown = [line.split("\t")[0] for line in result.stdout.decode(encoding).splitlines()[::3]]
+    kanji = "録音" if encoding == "utf-8" else r"\u9332\u97f3"
+    assert shown == [rf"{tmp_path}/caf\udce9.wav", f"{tmp_path}/{kanji}.wav", f"{tmp_path}/plain.wav"]
 
 
 def test_python_says_how_much_it_heard(bundle: Path, sound: Path, tmp_path: Path) -> None:

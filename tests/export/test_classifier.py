@@ -112,5 +112,5 @@ def test_more_names_than_classes_are_all_classes(onnx_file: Path, sounds: list[P
 
 def test_numbers_below_one_are_refused_at_once(onnx_file: Path) -> None:
     for options in ({"batch_size": 0}, {"top": 0}):
-        with pytest.raises(ValueError, match="at least 1, got"):
+        with pytest.raises(ValueError, match="at least 1; got"):
             Classifier(onnx_file).classify([], **options)

@@ -9,7 +9,7 @@ from kernel_cases import DEVICE, DTYPES, Case, draw, results
 from torch.utils.checkpoint import checkpoint
 
 from fastloaa import LoAA
-from fastloaa.kernels import prepare
+from fastloaa.kernels import launchable
 from fastloaa.ops.normed import NormedFrom, recompute
 
 
@@ -52,13 +52,13 @@ def test_x_recomputed_is_x_kept(dtype: torch.dtype) -> None:
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The constants of every launch of the test, `kernel` among them."""
     seen: list[dict[str, Any]] = []
-    run = prepare.Launch.run
+    run = launchable.Launch.run
 
-    def recorded(launch: prepare.Launch) -> None:
+    def recorded(launch: launchable.Launch) -> None:
         seen.append({"kernel": launch.kernel.fn.__name__, **launch.arguments})
         run(launch)
 
-    monkeypatch.setattr(prepare.Launch, "run", recorded)
+    monkeypatch.setattr(launchable.Launch, "run", recorded)
     return seen
 
 

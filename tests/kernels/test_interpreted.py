@@ -12,7 +12,7 @@ from torch import Tensor
 from traffic import Traffic, assert_each, counted
 from triton.runtime.interpreter import interpreter_builder
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import launchable
 from fastloaa.ops.functional import BackendError
 
 
@@ -138,15 +138,15 @@ def test_no_program_reads_what_another_writes(case: Case, monkeypatch: pytest.Mo
             assert all(owner.get(address, program) == program for address in read)
 
     monkeypatch.setattr(Traffic, "count", count)
-    run = prepare.Launch.run
+    run = launchable.Launch.run
 
-    def run_tile(launch: prepare.Launch) -> None:
+    def run_tile(launch: launchable.Launch) -> None:
         owner.clear()
         if "p_rows" in launch.arguments:
             assert launch.programs[0] > 1
             run(launch)
 
-    monkeypatch.setattr(prepare.Launch, "run", run_tile)
+    monkeypatch.setattr(launchable.Launch, "run", run_tile)
     with counted():
         results(case, case.inputs(torch.float16), "triton")
 

@@ -7,7 +7,7 @@ import torch
 from kernel_cases import DEVICE, Case, check, draw, exact, relative_error, results
 from torch import Tensor
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import launchable, prepare
 from fastloaa.kernels.remembered import forget
 
 BOUND = 1e-5
@@ -90,8 +90,8 @@ def test_what_is_saved_may_come_back_in_another_layout() -> None:
 
 def test_the_switch_for_tf32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    run = prepare.Launch.run
-    monkeypatch.setattr(prepare.Launch, "run", lambda self: (seen.append(self.arguments["PRECISION"]), run(self))[1])
+    run = launchable.Launch.run
+    monkeypatch.setattr(launchable.Launch, "run", lambda self: (seen.append(self.arguments["PRECISION"]), run(self))[1])
     case = Case()
     inputs = {name: tensor.detach() for name, tensor in case.inputs(torch.float32).items()}
     switch = torch.backends.cuda.matmul

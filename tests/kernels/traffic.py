@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import launchable
 
 
 class Traffic:
     """How often a launch loads and stores each element of the tensors it is given."""
 
-    def __init__(self, launch: prepare.Launch) -> None:
+    def __init__(self, launch: launchable.Launch) -> None:
         self.launch = launch
         self.tensors = {name: t for name, t in launch.arguments.items() if isinstance(t, Tensor)}
         self.counts = {
@@ -58,9 +58,13 @@ class Traffic:
 def counted() -> Iterator[list[Traffic]]:
     """The traffic of each launch inside the block."""
     launches: list[Traffic] = []
-    run, load, store = prepare.Launch.run, InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+    run, load, store = (
+        launchable.Launch.run,
+        InterpreterBuilder.create_masked_load,
+        InterpreterBuilder.create_masked_store,
+    )
 
-    def counted_run(launch: prepare.Launch) -> None:
+    def counted_run(launch: launchable.Launch) -> None:
         launches.append(Traffic(launch))
         run(launch)
 
@@ -73,7 +77,7 @@ def counted() -> Iterator[list[Traffic]]:
         return store(self, pointers, value, mask, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare.Launch, "run", counted_run)
+        patch.setattr(launchable.Launch, "run", counted_run)
         patch.setattr(InterpreterBuilder, "create_masked_load", counted_load)
         patch.setattr(InterpreterBuilder, "create_masked_store", counted_store)
         yield launches

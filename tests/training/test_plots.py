@@ -1,5 +1,6 @@
 """The pictures are PNG files that show what they were given; how they look was judged by eye."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,16 @@ def test_confusion(tmp_path: Path, figures: list[Figure], classes: int) -> None:
     named = [label.get_text() for label in axes.get_yticklabels()]
     assert (named == labels) is (classes <= 60)
     assert imread(tmp_path / "confusion.png").std() > 0
+
+
+LABELS = [["x" * 300, "y"], ["录音 " * 30, "猫"], ["a long name " * 5] * 60, [""], ["\n", "\t"]]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=range(len(LABELS)))
+def test_labels_of_any_length_and_script(labels: list[str], tmp_path: Path, figures: list[Figure]) -> None:
+    """Nothing is warned of, and the matrix keeps its room beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_confusion(np.eye(len(labels), dtype=int).tolist(), labels, tmp_path / "confusion.png")
+    width, height = figures[0].axes[0].get_window_extent().size / figures[0].dpi
+    assert min(width, height) > 1.5

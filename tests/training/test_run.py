@@ -146,6 +146,14 @@ def test_broken_files_are_named_once_and_training_goes_on(tmp_path: Path) -> Non
     assert rows[0]["clips_per_second"] == pytest.approx(25 / rows[0]["seconds"])
 
 
+def test_the_result_says_what_was_left_out(tmp_path: Path) -> None:
+    root = write_tones(tmp_path / "data")
+    (root / "300Hz" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    result = train(small_recipe(root, epochs=1), tmp_path / "run", console=QUIET)
+    assert result.left_out == ["links that lead nowhere: 1 (300Hz/gone.wav)"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["left_out"] == result.left_out
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_all_broken_is_an_error(tmp_path: Path, measured: bool) -> None:
     root = write_tones(tmp_path / "data")

@@ -3,6 +3,7 @@
 import builtins
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from rich.console import Console
 from test_resume import StoppedError
 
+from fastloaa.files import WriteError
 from fastloaa.training import OptionError, train
 from fastloaa.training.loop import Trainer
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.trackers import open_trackers
+from helpers.full_disk import files_of_at_most
 from helpers.tone_set import small_recipe, write_tones
 
 QUIET = Console(quiet=True)
@@ -83,10 +86,35 @@ def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name == "torch.utils.tensorboard":
-            raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
+        if name.partition(".")[0] == "tensorboard":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(OptionError, match=r'needs a package: pip install "fastloaa\[tensorboard\]"'):
         open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
+
+
+@pytest.mark.parametrize("most", [0, 200])
+def test_a_full_disk_is_one_error(most: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of what does not fit, raised where it is written: nothing else is printed, now or later."""
+    row = {"step": 1, "train_loss": 0.5} | {f"a metric with a long name, number {n}": 0.5 for n in range(20)}
+    threads = threading.active_count()
+    expected = r"tensorboard/events\.out\S+: cannot be written: File too large"
+    with files_of_at_most(most), pytest.raises(WriteError, match=expected):
+        open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)[0].epoch([row])
+    assert threading.active_count() == threads
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_was_written_before_the_disk_was_full_can_be_read(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (tracker,) = open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
+    tracker.epoch([{"step": 1, "loss": 0.5}])
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    with files_of_at_most(path.stat().st_size + 5), pytest.raises(WriteError):
+        tracker.epoch([{"step": 2, "loss": 0.25}])
+    (tracker,) = open_trackers(["tensorboard"], RunDirectory(tmp_path), 1)  # the run goes on
+    tracker.epoch([{"step": 2, "loss": 0.125}])
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.125)]
