@@ -152,7 +152,14 @@ def test_the_host_is_timed_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     rows = host.rows(host.measure(torch.device("cpu"), rounds=2))
     assert {(row["provider"], row["mode"]) for row in rows} == {
         (name, mode)
-        for name in ("fused", "fused, module", "torch", "nn.Linear")
+        for name in (
+            "fused",
+            "fused, module",
+            "fused, weights as trained",
+            "fused, module, weights as trained",
+            "torch",
+            "nn.Linear",
+        )
         for mode in ("forward", "forward+backward")
     }
     for row in rows:
