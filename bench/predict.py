@@ -55,7 +55,7 @@ def recorded(gpu: Gpu) -> Iterator[list[Launch]]:
     with (
         patch.object(Launch, "run", lambda launch: launches.append(launch)),
         patch.object(prepare, "capability", lambda _: gpu.capability),
-        patch.object(prepare, "_processors", lambda _: gpu.processors),
+        patch.object(prepare, "multiprocessors", lambda _: gpu.processors),
     ):
         yield launches
 

@@ -93,12 +93,13 @@ _HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
     | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3))
 )
 _FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
-_installed: dict[int, Table] = {}
+INSTALLED: dict[int, Table] = {}
+"""What `load_table` has read, by capability."""
 
 
 def table(capability: int) -> Table:
     """The settings of a chip of compute capability 80, 86, 90, ...: frozen, or installed by `load_table`."""
-    return _FROZEN[_family(capability)] | _installed.get(capability, {})
+    return _FROZEN[_family(capability)] | INSTALLED.get(capability, {})
 
 
 def settings(
@@ -149,7 +150,7 @@ def load_table(path: str | Path) -> None:
         key: tuple(frozen for frozen in known[key] if frozen.block_tokens < chosen.block_tokens)
         for key, chosen in read.items()
     }
-    _installed[capability] = {key: (chosen, *smaller[key]) for key, chosen in read.items()}
+    INSTALLED[capability] = {key: (chosen, *smaller[key]) for key, chosen in read.items()}
     forget()
 
 

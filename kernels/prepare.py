@@ -150,7 +150,7 @@ class Split:
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
         block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
         blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
-        wanted = max(1, _processors(x.device) // blocks)
+        wanted = max(1, multiprocessors(x.device) // blocks)
         chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
         return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
 
@@ -266,7 +266,7 @@ def _tile(
         tried = settings(
             name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps, rank
         )
-        chosen = busiest(tried, lines, batch, taps, _processors(rows.device))
+        chosen = busiest(tried, lines, batch, taps, multiprocessors(rows.device))
         if dim <= chosen.block_channels and down.dtype == torch.float32:
             # A loop of a single trip is none, and then ptxas spoils addresses of wgmma's float32 operands
             # (docs/kernels.md, "Hazards"). Tiles of 32 tokens are multiplied by other instructions.
@@ -358,7 +358,8 @@ def capability(device: torch.device) -> int:
     return 10 * major + minor
 
 
-def _processors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """Of the GPU; under the interpreter a handful."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 

@@ -184,7 +184,7 @@ def instructions(launch: Launch, capability: int) -> str:
 def _compile(launch: Launch, capability: int) -> Any:
     if triton.knobs.runtime.interpret:
         raise RuntimeError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
-    with _target(capability):
+    with compiling_for(capability):
         return launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)
 
 
@@ -205,7 +205,8 @@ class _Target:
 
 
 @contextmanager
-def _target(capability: int) -> Iterator[None]:
+def compiling_for(capability: int) -> Iterator[None]:
+    """Inside it Triton compiles for a chip of this compute capability, whatever the machine has."""
     driver.set_active(_Target(capability))
     try:
         yield

@@ -48,7 +48,7 @@ TEN = [
 def test_one_compiled_kernel_serves_ten_shapes(kernel: str) -> None:
     """Users wait for the compiler once, whatever the batch, the clip's length or the bins."""
     compiled = set()
-    with resources._target(90):
+    with resources.compiling_for(90):
         for batch, freq, time in TEN:
             launch = small(kernel, batch, freq, time)
             made = launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)

@@ -190,7 +190,7 @@ def test_one_compiled_kernel_serves_every_batch() -> None:
     """Users do not wait for the compiler when the last batch of an epoch is smaller."""
     chosen = Setting(32, 32, 4, 2)
     kernels = set()
-    with resources._target(90):
+    with resources.compiling_for(90):
         for batch in (1, 3, 16, 64):
             launch = Sample("forward", torch.bfloat16, 4, dim=64, batch=batch).launch(chosen)
             kernels.add(launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options))
@@ -199,7 +199,7 @@ def test_one_compiled_kernel_serves_every_batch() -> None:
 
 def test_one_compiled_pass_serves_every_batch_and_grid() -> None:
     kernels = set()
-    with resources._target(90):
+    with resources.compiling_for(90):
         for batch, freq, time in [(1, 8, 64), (3, 8, 64), (64, 8, 25), (16, 12, 101), (2, 1, 1)]:
             launch = WidenedSample(torch.bfloat16, 4, dim=16, batch=batch, freq=freq, time=time).launch()
             kernels.add(launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options))
@@ -222,7 +222,7 @@ def test_every_kernel_has_a_setting_for_any_width(capability: int) -> None:
 
 def tile_launch(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> launchable.Launch:
     """Of the forward at 8x64 with the setting that is chosen for a batch."""
-    monkeypatch.setattr(prepare, "_processors", lambda device: processors)
+    monkeypatch.setattr(prepare, "multiprocessors", lambda device: processors)
     x, (down, up) = torch.empty(batch, 514, 768, dtype=torch.bfloat16, device="meta"), WEIGHTS
     return prepare.forward(
         x, down, up, None, None, None, x, x, torch.empty_like(x), None, slice(0, 36), Sample.geometry, 1.0, "gelu"
@@ -262,7 +262,7 @@ TABLE = {"machine": {"gpu": "a GPU"}, "capability": 90, "settings": [ROW]}
 
 @pytest.fixture
 def _frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configs, "_installed", {})
+    monkeypatch.setattr(configs, "INSTALLED", {})
 
 
 @pytest.mark.usefixtures("_frozen")
