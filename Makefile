@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ORT := $(if $(shell command -v nvidia-smi),onnx-gpu,onnx)
 DATA ?=
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test triton check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -19,10 +19,23 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$(ORT),words,dev]'
 	touch $@
 
-demo: $(VENV)/ready  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
+# onnxruntime for browsers, of the version that a bundle's page takes; without it the page's tests are skipped.
+.PHONY: npm
+npm: $(VENV)/ready
+	-@$(BIN)/python -c 'from fastloaa.export.bundle.browser import fetch_onnxruntime_web as fetch; fetch("$(VENV)")' 2>&1 | tail -n 1
+
+# NVIDIA's server has packages that exclude ours, so it has an environment of its own.
+$(VENV)/triton/ready: constraints-triton.txt
+	$(PYTHON) -m venv $(VENV)/triton
+	$(VENV)/triton/bin/python -m pip install --quiet --requirement constraints-triton.txt
+	touch $@
+
+triton: $(VENV)/triton/ready  ## NVIDIA Triton Inference Server from PyPI (450 MB), for its tests
+
+demo: $(VENV)/ready npm  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
-test: $(VENV)/ready  ## all tests, slow ones too
+test: $(VENV)/ready npm  ## all tests, slow ones too
 	$(BIN)/python -m pytest
 
 check: $(VENV)/ready  ## lint, format, types (of the installed wheel)

@@ -1,5 +1,1 @@
-"""A folder with all that serving an exported file takes; what goes into it stands in `files/`, as it is."""
-
-from fastloaa.export.bundle.write import write_bundle
-
-__all__ = ["write_bundle"]
+"""A folder with all that serving an exported file takes: `write`. What goes into it stands in `files/`, as it is."""

@@ -14,6 +14,7 @@ from fastloaa.files import FileError, replacing
 ONNXRUNTIME_WEB = "1.30.0"
 # `npm view onnxruntime-web@1.30.0 dist.integrity`
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+ARCHIVE = f"onnxruntime-web-{ONNXRUNTIME_WEB}.tgz"
 PARTS = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
 """Those that run models on the CPU; no others are taken out of the archive."""
 
@@ -24,7 +25,7 @@ def fetch_onnxruntime_web(folder: str | Path) -> Path:
     Raises:
         MissingPackageError: there is no npm, or it does not get the package.
     """
-    archive = Path(folder) / f"onnxruntime-web-{ONNXRUNTIME_WEB}.tgz"
+    archive = Path(folder) / ARCHIVE
     if archive.is_file():
         return archive
     npm = shutil.which("npm")

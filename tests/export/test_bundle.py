@@ -61,16 +61,11 @@ def test_what_is_in_it(bundle: Path) -> None:
         assert labels.read_text(encoding="utf-8").splitlines() == list(LABELS)
     weights = [path for path in bundle.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
     assert {path.resolve() for path in weights} == {bundle / "model.onnx"}  # once on the disk
-    assert (bundle / "triton/my_sounds/1/model.onnx").readlink() == Path(
-        "../../../model.onnx"
-    )  # copied with the folder
+    link = bundle / "triton/my_sounds/1/model.onnx"
+    assert link.readlink() == Path("../../../model.onnx")  # right in a copy of the folder too
     readme = (bundle / "README.md").read_text(encoding="utf-8")
-    for language, name in (
-        ("python", "classify.py"),
-        ("cpp", "classify.cpp"),
-        ("js", "classify.mjs"),
-        ("bash", "ask.sh"),
-    ):
+    shown = {"python": "classify.py", "cpp": "classify.cpp", "js": "classify.mjs", "bash": "ask.sh"}
+    for language, name in shown.items():
         assert f"```{language}\n{(bundle / name).read_text()}```" in readme
     assert not re.search(r"\$(?!ORT|PWD)[a-z_]+", re.sub(r"```\w+\n.*?```", "", readme, flags=re.DOTALL))  # filled in
 
@@ -91,9 +86,8 @@ def test_all_of_it_is_in_the_wheel(bundle: Path, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     source = tmp_path / "source"
-    shutil.copytree(
-        root, source, ignore=shutil.ignore_patterns(".*", "build", "runs", "tests", "bench", "docs", "examples")
-    )
+    left_out = shutil.ignore_patterns(".*", "build", "runs", "tests", "bench", "docs", "examples")
+    shutil.copytree(root, source, ignore=left_out)
     subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("fastloaa/export/bundle/files/")}
@@ -105,8 +99,9 @@ def test_all_of_it_is_in_the_wheel(bundle: Path, tmp_path: Path) -> None:
 def test_python_needs_nothing_of_ours(bundle: Path, sound: Path) -> None:
     """classify.py where torch, fastloaa and onnx cannot be imported."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'fastloaa', 'onnx', 'torchaudio']))"
-    run = f"sys.argv[1:] = [{str(sound)!r}]; import runpy; runpy.run_path({str(bundle / 'classify.py')!r}, None, '__main__')"
-    code = f"{blocked}; {run}"
+    given = f"sys.argv[1:] = [{str(sound)!r}]"
+    run = f"import runpy; runpy.run_path({str(bundle / 'classify.py')!r}, run_name='__main__')"
+    code = "\n".join((blocked, given, run))
     result = subprocess.run([sys.executable, "-c", code], cwd=sound.parent, capture_output=True, check=False)
     assert not result.stderr
     rows = [line.split("\t") for line in result.stdout.decode().splitlines()]

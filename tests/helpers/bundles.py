@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastloaa.export import to_onnx, write_bundle
-from fastloaa.export.bundle.browser import ONNXRUNTIME_WEB
+from fastloaa.export.bundle.browser import ARCHIVE, ONNXRUNTIME_WEB
 from helpers.small import SMALL, small_ast
 
 LABELS = ("dog", "Säge", "a, b", "sea waves", 'a "quoted" one')
@@ -24,7 +24,7 @@ def make_bundle(folder: Path, onnxruntime_web: Path | None = None) -> Path:
 
 def onnxruntime_web() -> Path:
     """npm's archive, which `make test` puts into the virtual environment where there is npm."""
-    archive = Path(sys.prefix) / f"onnxruntime-web-{ONNXRUNTIME_WEB}.tgz"
+    archive = Path(sys.prefix) / ARCHIVE
     if not archive.is_file():
         pytest.skip(f"{archive.name} is not in {sys.prefix}: npm pack onnxruntime-web@{ONNXRUNTIME_WEB} there")
     return archive

@@ -14,12 +14,12 @@ const here = (name) => new URL(name, import.meta.url);
 const about = JSON.parse(await readFile(here("model.json"), "utf8"));
 const bytes = await buffer(process.stdin);
 const samples = new Float32Array(new Uint8Array(bytes).buffer, 0, bytes.length >> 2);
+const heard = windows(checked(samples, about).length, about);
 
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmBinary = await readFile(here("web/onnxruntime/ort-wasm-simd-threaded.wasm"));
 const session = await ort.InferenceSession.create(await readFile(here("model.onnx")));
 const mean = new Float64Array(about.labels.length);
-const heard = windows(checked(samples, about).length, about);
 for (const { start, stop } of heard) {
   const window = samples.slice(start, stop);
   const waveform = new ort.Tensor("float32", window, [1, window.length]); // [batch, samples]
