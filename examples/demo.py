@@ -100,9 +100,7 @@ def main() -> None:
         served = f"python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(bundle))}"
         console.print(f"listen   {served}, then open http://localhost:8000/web/ for files and the microphone")
     else:
-        console.print(
-            "listen   the page lacks onnxruntime-web: install Node.js and `make demo` again, or see README.md"
-        )
+        console.print("listen   the page lacks onnxruntime-web: `make demo` again with Node.js, or see README.md")
 
 
 def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Prediction], path: Path) -> Path:

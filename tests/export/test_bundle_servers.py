@@ -87,7 +87,7 @@ def ask(bundle: Path, sound: Path, folder: Path, *more: str) -> subprocess.Compl
     (folder / "bin" / "ffmpeg").unlink(missing_ok=True)
     (folder / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     if not more:
-        (folder / "bin" / "curl").write_text('#!/bin/sh\necho "$@"\ncp "${4#@}" request.json\n')
+        (folder / "bin" / "curl").write_text('#!/bin/sh\necho "$@"\ncp "${5#@}" request.json\n')
         (folder / "bin" / "curl").chmod(0o755)
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(
@@ -151,10 +151,8 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         "--allow-metrics=false",
     ]
     address = f"http://127.0.0.1:{port}"
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
-    ):
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             wait_until_ready(address, process, folder / "log")
             yield address
