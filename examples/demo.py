@@ -78,7 +78,8 @@ def main() -> None:
     say("Export", "the model with LoAA, front end included, to one ONNX file, checked against PyTorch in onnxruntime.")
     loaa = out / "loaa" / "seed0"
     model = load_run(loaa)
-    onnx_file = loaa / "model.onnx"
+    bundle = loaa / "bundle"
+    onnx_file = bundle / "model.onnx"
     report = to_onnx(model, onnx_file)
 
     say("Answer", "for three held-out clips from the ONNX file alone.")
@@ -92,7 +93,6 @@ def main() -> None:
     console.print(f"largest difference between PyTorch and onnxruntime: {report.difference:.1e}")
     console.print(f"picture  {picture}")
     console.print(f"try      .venv/bin/fastloaa predict {onnx_file} some.wav")
-    bundle = loaa / "bundle"
     archive = Path(sys.prefix) / ARCHIVE  # `make demo` has it fetched where there is npm
     write_bundle(onnx_file, bundle, archive if archive.is_file() else None)
     console.print(f"bundle   {bundle}  clients, servers and a page, see its README.md")

@@ -16,7 +16,7 @@ from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.export.precisions import PRECISIONS
 from fastloaa.files import FileError, check_utf8, replacing, write_json
 
-FILES = files("fastloaa.export.bundle") / "files"
+FILES = files("fastloaa.export.bundle") / "bundle-files"
 _AS_THEY_ARE = ("classify.py", "classify.cpp", "CMakeLists.txt", "classify.mjs", "ask.sh")
 # ONNX Runtime's TF32 keeps ten bits, in which a quiet band drowns beside a loud one.
 _WITHOUT_TF32 = """

@@ -90,10 +90,11 @@ def test_all_of_it_is_in_the_wheel(bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(root, source, ignore=left_out)
     subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("fastloaa/export/bundle/files/")}
-    files = root / "export" / "bundle" / "files"
+    place = "fastloaa/export/bundle/bundle-files/"
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(place)}
+    files = root / "export" / "bundle" / "bundle-files"
     expected = {path.relative_to(files) for path in files.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert packed == {f"fastloaa/export/bundle/files/{name}" for name in expected}
+    assert packed == {f"{place}{name}" for name in expected}
 
 
 def test_python_needs_nothing_of_ours(bundle: Path, sound: Path) -> None:
