@@ -78,7 +78,7 @@ def main() -> None:
     say("Export", "the model with LoAA, front end included, to one ONNX file, checked against PyTorch in onnxruntime.")
     loaa = out / "loaa" / "seed0"
     model = load_run(loaa)
-    bundle = loaa / "bundle"
+    bundle = loaa / data.resolve().name  # servers and the page call the model so
     onnx_file = bundle / "model.onnx"
     report = to_onnx(model, onnx_file)
 

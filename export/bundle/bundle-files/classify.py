@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,11 +27,11 @@ RATE, WINDOW, HOP = ABOUT["sample_rate"], ABOUT["window"], ABOUT["hop"]  # Hz, s
 class Sound(soundfile.SoundFile):
     """Read forwards: some codecs cannot seek, and some headers do not know how long the sound is."""
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return False
 
 
-def chunks(wav, at):
+def chunks(wav: mmap.mmap, at: int) -> Iterator[tuple[int, bytes, int]]:
     """Position, name and size of the chunks from a position on."""
     while at + 8 <= len(wav):
         size = int.from_bytes(wav[at + 4 : at + 8], "little")
@@ -38,14 +39,14 @@ def chunks(wav, at):
         at += 8 + size + size % 2
 
 
-def finished(path):
+def finished(path: str) -> bytes | io.BytesIO:
     """The file; of a wav whose recorder was cut off before it wrote how much there is, with that filled in."""
-    path = Path(path)
-    if not path.is_file():
+    file = Path(path)
+    if not file.is_file():
         raise ValueError("no such file, or a folder or device; expected a sound file")
-    if not path.stat().st_size:
+    if not file.stat().st_size:
         raise ValueError("empty, 0 bytes; copy it again")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as wav:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as wav:
         is_wav = wav[:4] == b"RIFF" and wav[8:12] == b"WAVE"
         at, _, size = next((chunk for chunk in chunks(wav, 12) if chunk[1] == b"data"), (len(wav), b"", 0))
         rest = len(wav) - at - 8
@@ -59,7 +60,7 @@ def finished(path):
         return io.BytesIO(wav[: at + 4] + min(rest, 0xFFFFFFFF).to_bytes(4, "little") + wav[at + 8 :])
 
 
-def mono(sound):
+def mono(sound: Sound) -> Iterator[np.ndarray]:
     """Samples of a file in blocks, channels averaged; ValueError says why they cannot be used."""
     count = 0
     while len(block := sound.read(1 << 16, dtype="float32", always_2d=True)):
@@ -76,7 +77,7 @@ def mono(sound):
         raise ValueError("holds no samples")
 
 
-def resampled(blocks, source):
+def resampled(blocks: Iterable[np.ndarray], source: int) -> Iterator[np.ndarray]:
     """Blocks at `source` Hz as blocks at the model's rate: a sinc of 6 zero crossings under a Hann window."""
     # Filters grow with the ratio's terms. Usual rates stay exact, others are off by one part in 4000 at most.
     ratio = Fraction(min(source, RATE), max(source, RATE)).limit_denominator(2000)
@@ -91,7 +92,7 @@ def resampled(blocks, source):
     taper = np.cos(np.clip(times * cutoff, -6, 6) * np.pi / 12) ** 2
     filters = (np.sinc(times * cutoff) * taper * cutoff / old).astype(np.float32).T  # [span, new]
 
-    def filtered(samples):
+    def filtered(samples: np.ndarray) -> np.ndarray:
         return (np.lib.stride_tricks.sliding_window_view(samples, span)[::old] @ filters).ravel()
 
     kept, count = np.zeros(reach, np.float32), 0
@@ -106,7 +107,7 @@ def resampled(blocks, source):
     yield filtered(np.concatenate((kept, np.zeros(reach + old, np.float32))))[:rest]
 
 
-def windows(blocks):
+def windows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Windows a hop apart, and one that ends with the recording; of a short recording all of it."""
     kept, heard = np.zeros(0, np.float32), 0
     for block in blocks:
@@ -120,19 +121,20 @@ def windows(blocks):
         yield kept[-WINDOW:]
 
 
-def classify(session, path):
+def classify(session: onnxruntime.InferenceSession, path: str) -> np.ndarray:
     """Probabilities of the classes, `[classes]`: the mean over the windows of a file."""
     with Sound(finished(path)) as sound:
         answers = [
             session.run(["probabilities"], {"waveform": window[np.newaxis]})[0][0]  # [batch, samples]
             for window in windows(resampled(mono(sound), sound.samplerate))
         ]
-    return np.mean(answers, axis=0, dtype=np.float64)
+    return np.stack(answers).mean(axis=0, dtype=np.float64)
 
 
-def main(paths):
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be of any bytes
-    sys.stderr.reconfigure(errors="backslashreplace")
+def main(paths: list[str]) -> bool:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be of any bytes
     # With onnxruntime-gpu: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     several, broken = ABOUT["multi_label"], 0  # labels to a clip

@@ -17,7 +17,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open `model.onnx` of the bundle that this repository stands in, on the instance's device."""
         bundle = Path(args["model_repository"]).parents[1]
-        providers = ["CPUExecutionProvider"]
+        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
         if args["model_instance_kind"] == "GPU" and GPU[0] in onnxruntime.get_available_providers():
             providers.insert(0, (GPU[0], GPU[1] | {"device_id": args["model_instance_device_id"]}))
         self.session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=providers)
