@@ -7,6 +7,7 @@ import { checked, windows } from "./windows.js";
 import { percent, seconds, time } from "./words.js";
 
 const element = (id) => document.getElementById(id);
+const WORKING = -1; // for how long is not known
 const player = element("player");
 const numbers = new Numbers();
 const timeline = new Timeline((start) => (player.currentTime = start));
@@ -17,8 +18,15 @@ let heard = []; // windows of the recording that is shown
 let turn = 0; // counts recordings: a new one ends the one before
 let recording; // while the microphone is on
 
+/** What is going on, which screen readers read out; WORKING while it lasts. */
 function say(text, share) {
   element("status").textContent = text;
+  progress("", share);
+}
+
+/** How far it is, which they do not. */
+function progress(text, share) {
+  element("position").textContent = text;
   element("progress").hidden = share === undefined;
   if (share >= 0) element("progress").value = share;
   else element("progress").removeAttribute("value");
@@ -67,16 +75,19 @@ function show() {
 async function listenToFile(file) {
   const current = begin(file.name);
   try {
-    say(`Reading ${file.name}`, -1);
+    say(`Reading ${file.name}`, WORKING);
     const samples = checked(await decoded(await file.arrayBuffer(), about.sample_rate), about);
-    say("Waiting for the model", -1);
     const parts = windows(samples.length, about);
+    const length = time(samples.length / about.sample_rate);
+    say("Waiting for the model", WORKING);
+    await classifier.ready;
+    if (current()) say(`Listening to ${length}`, 0);
     let shown = performance.now();
     for (const [index, { start, stop }] of parts.entries()) {
       const window = await hear(samples.slice(start, stop), start);
       if (!current()) return;
       heard.push(window);
-      say(`Listening: ${time(window.stop)} of ${time(samples.length / about.sample_rate)}`, (index + 1) / parts.length);
+      progress(`${time(window.stop)} heard`, (index + 1) / parts.length);
       if (performance.now() - shown > 500) {
         show();
         shown = performance.now();
@@ -85,7 +96,7 @@ async function listenToFile(file) {
     show();
     player.src = URL.createObjectURL(file);
     player.hidden = false;
-    say(`Done: ${time(samples.length / about.sample_rate)} heard.`);
+    say(`Done: ${length} heard.`);
   } catch (error) {
     if (current()) complain(new Error(`${file.name}: ${error.message}`));
   }
@@ -96,7 +107,7 @@ async function listenToMicrophone() {
   const current = begin("Microphone");
   const sound = new Recording();
   let wake = () => {};
-  say("Waiting for the microphone", -1);
+  say("Waiting for the microphone", WORKING);
   const microphone = await Microphone.open((samples) => {
     sound.push(samples);
     wake();
@@ -115,8 +126,9 @@ async function listenToMicrophone() {
     return samples.slice(0, stop - start);
   };
   try {
+    say("Listening to the microphone", WORKING);
     for (let start = 0; current(); ) {
-      say(`Listening: ${time(sound.length / rate)}`, -1);
+      progress(time(sound.length / rate), WORKING);
       if (sound.length >= native(start + about.window)) {
         heard.push(await hear(await taken(start, start + about.window), start));
         start += about.hop;
@@ -144,7 +156,7 @@ async function listenToMicrophone() {
 async function toggleMicrophone() {
   if (recording) return recording.stop();
   const button = element("microphone");
-  button.setAttribute("aria-pressed", "true");
+  button.classList.add("on");
   element("microphone-label").textContent = "Stop";
   try {
     await listenToMicrophone();
@@ -153,7 +165,7 @@ async function toggleMicrophone() {
     complain(refused ? new Error("There is no microphone that this page may use.") : error);
   }
   recording = undefined;
-  button.setAttribute("aria-pressed", "false");
+  button.classList.remove("on");
   element("microphone-label").textContent = "Use the microphone";
 }
 
@@ -187,7 +199,7 @@ function connect() {
 }
 
 async function start() {
-  say("Loading the model", -1);
+  say("Loading the model", WORKING);
   const response = await fetch("../model.json");
   if (!response.ok) throw new Error("model.json is missing: serve the bundle's folder, not web/ alone.");
   about = await response.json();
@@ -195,7 +207,7 @@ async function start() {
   element("about").textContent = `Names ${about.labels.length} classes of sound, in windows of ${seconds(about.window / about.sample_rate)}.`;
   element("made").textContent = `Adapted by fastloaa ${about.fastloaa}, ${about.precision}; runs in onnxruntime-web.`;
   classifier = new Classifier((loaded, total) => {
-    if (turn === 0) say(`Loading the model: ${(loaded / 1e6).toFixed(0)} MB`, total ? loaded / total : -1);
+    if (turn === 0) progress(`${(loaded / 1e6).toFixed(0)} MB`, total ? loaded / total : WORKING);
   });
   connect();
   await classifier.ready;
