@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastloaa.export.onnx_file import MissingPackageError
 from fastloaa.files import FileError, replacing
+from fastloaa.inputs import check_path
 
 ONNXRUNTIME_WEB = "1.30.0"
 # `npm view onnxruntime-web@1.30.0 dist.integrity`
@@ -53,6 +54,7 @@ def put_onnxruntime_web(source: str | Path, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as downloads:
             put_onnxruntime_web(fetch_onnxruntime_web(downloads), folder)
         return
+    check_path(source)
     source = Path(source)
     made_by = f"npm pack onnxruntime-web@{ONNXRUNTIME_WEB}"
     if not source.is_file():

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import soundfile
 
+from fastloaa.errors import FastloaaError
 from fastloaa.export import write_bundle
 from fastloaa.export.bundle.browser import put_onnxruntime_web
 from fastloaa.files import FileError
@@ -251,4 +252,6 @@ def test_only_the_version_that_was_looked_at(complete: Path, tmp_path: Path) -> 
         write_bundle(complete / "model.onnx", tmp_path / "b", archive)
     with pytest.raises(FileError, match="no such file"):
         write_bundle(complete / "model.onnx", tmp_path / "b", tmp_path / "nowhere.tgz")
+    with pytest.raises(FastloaaError, match="expected the path of a file, got int"):
+        write_bundle(complete / "model.onnx", tmp_path / "b", 3)  # type: ignore[arg-type]
     assert not (tmp_path / "b" / "web").exists()
