@@ -1,6 +1,8 @@
 """The bundle's page in a browser: it answers as the session does, says what is wrong, and asks no other address."""
 
+import base64
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +23,7 @@ from fastloaa.export import write_bundle
 from fastloaa.export.bundle.browser import put_onnxruntime_web
 from fastloaa.files import FileError
 from helpers.bundles import LABELS, onnxruntime_web, program
-from helpers.sounds import noise
+from helpers.sounds import encoded, noise
 
 WINDOW, HOP = 10480, 5240
 
@@ -204,6 +206,49 @@ def test_all_windows_as_a_file(page: Any, complete: Path, tmp_path: Path) -> Non
     assert table[:, :2] == pytest.approx(np.array([[0, WINDOW], [HOP, HOP + WINDOW], [WINDOW, 2 * WINDOW]]) / 16000)
     expected = session_says(complete, sound.astype(np.float32).mean(axis=1))
     assert table[:, 2:].mean(axis=0) == pytest.approx(list(expected.values()), abs=1e-4)
+
+
+def test_dropped_files_are_heard(page: Any) -> None:
+    sound = base64.b64encode(encoded(noise(6000), 16000, "WAV")).decode()
+    page.evaluate(
+        """sound => {
+            const bytes = Uint8Array.from(atob(sound), character => character.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], "dropped.wav"));
+            document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+        }""",
+        sound,
+    )
+    page.get_by_role("article").get_by_text("dropped.wav").wait_for()
+    page.get_by_text("Done").wait_for()
+
+
+def test_several_labels_or_none(browser: Any, address: str, complete: Path, tmp_path: Path) -> None:
+    """Of a model that may name several, all that are probable enough."""
+    soundfile.write(tmp_path / "sound.wav", recording(6000), 16000, subtype="FLOAT")
+    shares = session_says(complete, recording(6000).astype(np.float32).mean(axis=1))
+    ranked = sorted(shares, key=shares.__getitem__, reverse=True)
+    about = json.loads((complete / "model.json").read_text())
+    for threshold, named in (
+        ((shares[ranked[1]] + shares[ranked[2]]) / 2, ", ".join(ranked[:2])),
+        (0.999, "Nothing that it knows"),
+    ):
+        page = browser.new_page()
+        told = json.dumps(about | {"multi_label": True, "threshold": threshold})
+        page.route("**/model.json", lambda route, _, told=told: route.fulfill(body=told))
+        page.goto(f"{address}/web/")
+        page.get_by_text("Ready.").wait_for()
+        page.get_by_label("Choose a sound file").set_input_files(tmp_path / "sound.wav")
+        page.get_by_text("Done").wait_for()
+        assert page.get_by_role("heading", level=2).text_content() == named
+        page.close()
+
+
+def test_opened_as_a_file_it_says_what_to_do(browser: Any, complete: Path) -> None:
+    page = browser.new_page()
+    page.goto((complete / "web" / "index.html").as_uri())
+    page.get_by_text("It has to come from a server").wait_for()
+    page.close()
 
 
 def test_the_microphone(page: Any) -> None:

@@ -214,4 +214,5 @@ async function start() {
   if (turn === 0) say("Ready.");
 }
 
+element("unserved").remove();
 start().catch(complain);
