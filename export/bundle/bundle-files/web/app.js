@@ -200,7 +200,7 @@ function connect() {
 
 async function start() {
   say("Loading the model", WORKING);
-  const response = await fetch("../model.json");
+  const response = await fetch("../model.json", { cache: "no-cache" }); // a bundle may be written anew;
   if (!response.ok) throw new Error("model.json is missing: serve the bundle's folder, not web/ alone.");
   about = await response.json();
   document.title = element("name").textContent = about.name;

@@ -11,7 +11,7 @@ session.catch((error) => postMessage({ failed: error.message }));
 
 /** A file's bytes; how many have come is told on the way. */
 async function fetched(url) {
-  const response = await fetch(url);
+  const response = await fetch(url, { cache: "no-cache" }); // a bundle may be written anew
   if (!response.ok) throw new Error(`model.onnx: ${response.status} ${response.statusText}`);
   const total = Number(response.headers.get("Content-Length"));
   const parts = [];
