@@ -142,7 +142,7 @@ def main(paths: list[str]) -> bool:
         try:
             probabilities = classify(session, path)
         except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:  # soundfile's are RuntimeErrors
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{path}: {getattr(error, 'error_string', error)}", file=sys.stderr)
             broken += 1
             continue
         for best in probabilities.argsort()[::-1][: None if several else ABOUT["top"]]:
