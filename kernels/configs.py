@@ -39,7 +39,7 @@ class Setting:
 
 
 Table = dict[Key, tuple[Setting, ...]]
-"""Of each class: the largest tile first, then smaller ones for small batches. Weight gradients have one."""
+"""Of each class: the largest tile first, then smaller ones, for small batches; of weight gradients for odd rows."""
 
 
 def _tiles(key: Key, *settings: tuple[int, ...]) -> Table:
@@ -96,7 +96,7 @@ _HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
     | _tiles(("input_grad", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
     | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 3))
     | _tiles(("weight_grad", 2, 4, 128), (32, 256, 8, 4))
-    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3), (32, 128, 8, 4))
 )
 _FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 INSTALLED: dict[int, Table] = {}
@@ -120,9 +120,11 @@ def settings(
     width = next((width for width in widths if columns <= width), widths[-1])
     key = (kernel, element_bytes, max(wide_bytes, element_bytes), width)
     found = known[key] if key in known else known[kernel, element_bytes, 4, width]
+    # Rows that are not aligned come in narrow pieces, whose addresses take the registers of larger blocks.
     if kernel == "forward" and rank % 8:
-        # Odd rows are sent through memory in narrow pieces, which takes the registers of the wider first blocks.
         found = tuple(replace(chosen, first_channels=0) for chosen in found)
+    if kernel == "weight_grad" and rank % 8:
+        found = found[1:] or found
     if kernel == "input_grad" and width > 128 and (taps == 1 or rank % 8):
         # A single tap's hidden rows are not sent through memory in pieces, and odd rows are sent in narrow ones: both
         # take more registers than large tiles leave.

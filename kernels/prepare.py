@@ -146,7 +146,10 @@ class Split:
         packed_columns = down.numel() // dim
         if chosen is None:
             wide_bytes = max(dy.element_size(), x.element_size())
-            chosen = settings("weight_grad", capability(x.device), down.element_size(), wide_bytes, packed_columns)[0]
+            taps, chip = packed_columns // down.shape[0], capability(x.device)
+            chosen = settings(
+                "weight_grad", chip, down.element_size(), wide_bytes, packed_columns, taps, down.shape[0]
+            )[0]
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
         block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
         blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
