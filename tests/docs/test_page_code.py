@@ -1,6 +1,7 @@
 """Every Python block of README and docs runs."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,12 +26,15 @@ RUN = [page for page in pages.PAGES if pages.has_python(page) and pages.name_of(
 
 @pytest.fixture(autouse=True)
 def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timm makes the models that the pages name two blocks deep and 48 wide, with random weights: nothing is
-    downloaded, and seconds become milliseconds."""
+    """timm makes the models that the pages name two blocks deep and 48 wide: seconds become milliseconds. Nothing is
+    downloaded; pretrained weights are random ones, the same each time."""
     create = timm.create_model
 
     def small(name: str, *, pretrained: bool = False, **options: object) -> nn.Module:
-        return create(name, **(options | SMALL))
+        with torch.random.fork_rng(devices=[]) if pretrained else nullcontext():
+            if pretrained:
+                torch.manual_seed(0)
+            return create(name, **(options | SMALL))
 
     monkeypatch.setattr(timm, "create_model", small)
 
