@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 from dataclasses import fields
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_fastloaa_has_the_options(words: tuple[str, ...]) -> None:
     assert set_keys <= {field.name for field in fields(Recipe)}
     recipes = {word for word in words if re.match(r"(esc-50|epic-sounds|speech-commands)-", word)}
     assert recipes <= set(recipe_names())
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = set(metadata("fastloaa").get_all("Provides-Extra") or ())
+    named = {page: re.findall(r"fastloaa\[([\w,-]+)\]", page.read_text(encoding="utf-8")) for page in pages.PAGES}
+    assert any(named.values())
+    for page, lists in named.items():
+        assert {extra for extras_of in lists for extra in extras_of.split(",")} <= extras, pages.name_of(page)
 
 
 class Parsed(Exception):
