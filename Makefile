@@ -37,7 +37,7 @@ check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
 docs: $(VENV)/ready  ## the site of all pages, in build/docs; warnings are errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	$(WHEEL)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready  ## time the backends against each other
 	$(BIN)/python bench/speed.py
