@@ -16,6 +16,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 _SHOWN_ERROR = re.compile(r"\s*```text\n(\w+: .*?)\n```", re.DOTALL)
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_SHELL = ("", "bash", "console", "sh")
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 
@@ -60,7 +61,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Command lines in a page's blocks and in its sentences, as words; comments, redirections and what `...` leaves
     open are cut off."""
     text = page.read_text(encoding="utf-8")
-    lines = [line for language, block in _FENCED.findall(text) if language in ("", "sh") for line in _lines(block)]
+    lines = [line for language, block in _FENCED.findall(text) if language in _SHELL for line in _lines(block)]
     for line in [*lines, *(_INLINE.findall(_FENCED.sub("", text)))]:
         if re.match(r"\s*(fastloaa [a-z]|python (bench|examples)/|accelerate launch )", line):
             words = shlex.split(line, comments=True)
