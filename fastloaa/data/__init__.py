@@ -8,6 +8,7 @@ from fastloaa.data.esc50 import load_esc50
 from fastloaa.data.folder import load_folder
 from fastloaa.data.layouts import LAYOUTS, Layout, load_splits
 from fastloaa.data.loader import Batch, BrokenFiles, ClipDataset, Sample, collate
+from fastloaa.data.log_mels import are_log_mels, measure_mel_bins
 from fastloaa.data.reading import clip_seconds, read_clip
 from fastloaa.data.speech_commands import load_speech_commands
 from fastloaa.data.split_folders import load_split_folders
@@ -28,6 +29,7 @@ __all__ = [
     "Layout",
     "Sample",
     "Voice",
+    "are_log_mels",
     "clip_seconds",
     "collate",
     "draw_voices",
@@ -41,6 +43,7 @@ __all__ = [
     "load_split_table",
     "load_splits",
     "load_urbansound8k",
+    "measure_mel_bins",
     "read_clip",
     "stratified_split",
     "synthesise_words",

@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.ast_files import AST_LAYOUT, ListedClips, class_tables, find_data_files, read_data_files
 from fastloaa.data.class_table import CLASSES_GLOB, labels_of, read_classes
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
 from fastloaa.data.folder import NEED_EXTRA
-from fastloaa.data.sounds import LeftOut, sounds_below
+from fastloaa.data.sounds import LeftOut, clip_suffixes, clips_below
 from fastloaa.data.table import read_table
 from fastloaa.text import printable
 
@@ -99,8 +98,8 @@ class _Sounds:
     def __init__(self, root: Path, left_out: LeftOut) -> None:
         self._left_out = left_out
         self._files: dict[str, Path] = {}
-        self._suffixes = sound_suffixes()
-        for path in sounds_below(root, left_out):
+        self._suffixes = clip_suffixes()
+        for path in clips_below(root, left_out):
             for name in _without_times(path.stem):
                 other = self._files.get(name)
                 if other is None or (self._reads(path) and not self._reads(other)):

@@ -2,10 +2,11 @@
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fastloaa.audio.formats import is_sound
+from fastloaa.audio.formats import is_sound, sound_suffixes
+from fastloaa.audio.stored import LOG_MEL_SUFFIXES, is_log_mel
 from fastloaa.text import printable
 
 _READ_BEFORE = "links to folders that are read by another path"
@@ -57,17 +58,38 @@ def sounds_below(root: Path, left_out: LeftOut) -> list[Path]:
     Raises:
         OSError: `root` itself cannot be opened.
     """
-    sounds: list[Path] = []
+    return _files_below(root, left_out, is_sound)
+
+
+def clips_below(root: Path, left_out: LeftOut) -> list[Path]:
+    """`sounds_below`, or the stored spectrograms (`.npy`, `.npz`) below a folder that has no sounds."""
+    sounds = sounds_below(root, left_out)
+    return sounds or log_mels_below(root, LeftOut())
+
+
+def log_mels_below(root: Path, left_out: LeftOut) -> list[Path]:
+    """The stored spectrograms below a folder, found as `sounds_below` finds sounds."""
+    return _files_below(root, left_out, is_log_mel)
+
+
+def clip_suffixes() -> frozenset[str]:
+    """Suffixes of the files that this installation reads as clips, in lower case."""
+    return sound_suffixes() | LOG_MEL_SUFFIXES
+
+
+def _files_below(root: Path, left_out: LeftOut, is_one: Callable[[Path], bool]) -> list[Path]:
+    """The files whose names are of one kind."""
+    found: list[Path] = []
     for folder, entries in _walk(root, left_out):
         for entry in entries:
             path = folder / entry.name
-            if is_sound(path) and _is_file(entry):
-                sounds.append(path)
+            if is_one(path) and _is_file(entry):
+                found.append(path)
             elif entry.is_symlink() and not (_is_file(entry) or _is_folder(entry)):
                 left_out.add(_NOWHERE, path.relative_to(root))
-            elif is_sound(path) and not _is_folder(entry):
+            elif is_one(path) and not _is_folder(entry):
                 left_out.add(_NO_FILE, path.relative_to(root))
-    return sorted(sounds, key=Path.as_posix)
+    return sorted(found, key=Path.as_posix)
 
 
 def folders_below(root: Path) -> list[Path]:

@@ -218,8 +218,9 @@ class Trainer:
         seed_step(recipe.seed, self.position.step)
         waveform, targets = own.waveform, own.targets
         if recipe.mixup:  # with clips of any process
-            waveform, targets, lengths = gather_sounds(own)
-            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, lengths)
+            waveform, targets, lengths = gather_sounds(own, front_end.clip_shape(0))
+            silence = front_end.mean if front_end.reads == "log_mel" else 0.0
+            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, lengths, silence)
             waveform, targets = waveform[batch.own], targets[batch.own]
         if not len(own):
             return waveform.new_zeros(0, front_end.frames, front_end.mel_bins), targets

@@ -47,7 +47,9 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
     sample_rate: int = 16000  # Hz
-    front_end: str = "ast"  # of fastloaa.audio.FRONT_ENDS; "epic-sounds" for that data set's own
+    # Of fastloaa.audio.FRONT_ENDS: "epic-sounds" for that data set's own. Data that are log-mels in .npy or .npz files
+    # get "log-mel", which has their mel_bins, whatever kind they are of.
+    front_end: str = "ast"
     frames: int | None = None  # 100 a second, for epic-sounds 200; None = what 95% of the clips fit into, at most 1024
     mel_bins: int = 128
     crop: Crop = "start"  # what training hears of clips longer than that: their start, or a random window each epoch
