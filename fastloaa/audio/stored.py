@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastloaa.audio.base import SpectrogramFrontEnd
 from fastloaa.audio.decode import LONGEST, AudioError
+from fastloaa.audio.formats import suffix
 from fastloaa.errors import ArgumentError
 
 LOG_MEL_SUFFIXES = frozenset({".npy", ".npz"})
@@ -28,7 +29,7 @@ _NAME = "log_mel"  # of the array in an .npz of several
 
 def is_log_mel(path: str | PathLike[str]) -> bool:
     """Whether a file's name is that of a stored spectrogram; the file itself is not looked at."""
-    return PurePath(path).suffix.lower() in LOG_MEL_SUFFIXES
+    return suffix(path) in LOG_MEL_SUFFIXES
 
 
 def log_mel_shape(path: str | Path) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from fastloaa.data.audiofolder import load_audiofolder
 from fastloaa.data.audioset import load_audioset
-from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
+from fastloaa.data.clip import Clip, DataError
+from fastloaa.data.clip_list import ClipList, ClipWriter
+from fastloaa.data.clips import AudioSplits, stratified_split
 from fastloaa.data.epic_sounds import load_epic_sounds
 from fastloaa.data.esc50 import load_esc50
 from fastloaa.data.folder import load_folder
@@ -25,6 +27,8 @@ __all__ = [
     "BrokenFiles",
     "Clip",
     "ClipDataset",
+    "ClipList",
+    "ClipWriter",
     "DataError",
     "Layout",
     "Sample",

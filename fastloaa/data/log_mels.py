@@ -1,10 +1,14 @@
 """Whether a data set is of recordings or of stored spectrograms, and what those are like."""
 
+import os
 from collections.abc import Sequence
+
+import numpy as np
 
 from fastloaa.audio.decode import AudioError
 from fastloaa.audio.stored import is_log_mel, log_mel_shape
-from fastloaa.data.clips import Clip, DataError
+from fastloaa.data.clip import Clip, DataError
+from fastloaa.data.clip_list import ClipList
 
 
 def are_log_mels(clips: Sequence[Clip]) -> bool:
@@ -13,15 +17,15 @@ def are_log_mels(clips: Sequence[Clip]) -> bool:
     Raises:
         DataError: some are, and some are recordings.
     """
-    first: dict[bool, Clip] = {}
-    for clip in clips:
-        first.setdefault(is_log_mel(clip.path), clip)
-    if len(first) > 1:
+    clips = ClipList.of(clips)
+    stored = np.fromiter((is_log_mel(os.fsdecode(path[-8:])) for path in clips.paths.texts()), bool, len(clips))
+    if stored.any() and not stored.all():
+        sound, spectrogram = clips[int(stored.argmin())], clips[int(stored.argmax())]
         raise DataError(
-            f"both recordings, such as {first[False]}, and spectrograms, such as {first[True]}; train on one kind, "
-            "with a table or a folder for each"
+            f"both recordings, such as {sound}, and spectrograms, such as {spectrogram}; train on one kind, with a "
+            "table or a folder for each"
         )
-    return True in first
+    return bool(stored.any())
 
 
 def measure_mel_bins(clips: Sequence[Clip]) -> int:

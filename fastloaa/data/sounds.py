@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fastloaa.audio.formats import is_sound, sound_suffixes
@@ -58,18 +59,22 @@ def sounds_below(root: Path, left_out: LeftOut) -> list[Path]:
     Raises:
         OSError: `root` itself cannot be opened.
     """
-    return _files_below(root, left_out, is_sound)
+    return list(map(Path, _names_below(root, left_out, is_sound)))
 
 
 def clips_below(root: Path, left_out: LeftOut) -> list[Path]:
     """`sounds_below`, or the stored spectrograms (`.npy`, `.npz`) below a folder that has no sounds."""
-    sounds = sounds_below(root, left_out)
-    return sounds or log_mels_below(root, LeftOut())
+    return list(map(Path, clip_names_below(root, left_out)))
+
+
+def clip_names_below(root: Path, left_out: LeftOut) -> list[str]:
+    """`clips_below` as text, which for millions of them takes a tenth of the time."""
+    return _names_below(root, left_out, is_sound) or _names_below(root, LeftOut(), is_log_mel)
 
 
 def log_mels_below(root: Path, left_out: LeftOut) -> list[Path]:
     """The stored spectrograms below a folder, found as `sounds_below` finds sounds."""
-    return _files_below(root, left_out, is_log_mel)
+    return list(map(Path, _names_below(root, left_out, is_log_mel)))
 
 
 def clip_suffixes() -> frozenset[str]:
@@ -77,19 +82,20 @@ def clip_suffixes() -> frozenset[str]:
     return sound_suffixes() | LOG_MEL_SUFFIXES
 
 
-def _files_below(root: Path, left_out: LeftOut, is_one: Callable[[Path], bool]) -> list[Path]:
+def _names_below(root: Path, left_out: LeftOut, is_one: Callable[[str], bool]) -> list[str]:
     """The files whose names are of one kind."""
-    found: list[Path] = []
+    found: list[str] = []
     for folder, entries in _walk(root, left_out):
+        before = os.path.join(folder, "")  # noqa: PTH118
         for entry in entries:
-            path = folder / entry.name
-            if is_one(path) and _is_file(entry):
-                found.append(path)
+            ours = is_one(entry.name)
+            if ours and _is_file(entry):
+                found.append(before + entry.name)
             elif entry.is_symlink() and not (_is_file(entry) or _is_folder(entry)):
-                left_out.add(_NOWHERE, path.relative_to(root))
-            elif is_one(path) and not _is_folder(entry):
-                left_out.add(_NO_FILE, path.relative_to(root))
-    return sorted(found, key=Path.as_posix)
+                left_out.add(_NOWHERE, (folder / entry.name).relative_to(root))
+            elif ours and not _is_folder(entry):
+                left_out.add(_NO_FILE, (folder / entry.name).relative_to(root))
+    return sorted(found)
 
 
 def folders_below(root: Path) -> list[Path]:
@@ -148,3 +154,24 @@ def has_file(path: Path) -> bool:
         if error.errno == errno.ENAMETOOLONG:
             return False
         raise
+
+
+class Files:
+    """Whether files are there, asked for many: a folder of which much is asked is listed instead."""
+
+    _ASKED = 200  # questions to a folder before it is listed
+
+    def __init__(self) -> None:
+        self._asked: dict[str, int] = {}
+        self._listed: dict[str, set[str]] = {}
+
+    def has(self, path: str) -> bool:
+        """`has_file`, errors included."""
+        folder, _, name = path.rpartition("/")
+        if name in self._listed.get(folder, ()):
+            return True
+        asked = self._asked[folder] = self._asked.get(folder, 0) + 1
+        if asked == self._ASKED:
+            with suppress(OSError), os.scandir(folder or ("/" if path.startswith("/") else ".")) as scan:
+                self._listed[folder] = {entry.name for entry in scan if _is_file(entry)}
+        return has_file(Path(path))

@@ -48,8 +48,7 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
 
 def _for_its_data(recipe: Recipe, splits: AudioSplits) -> Recipe:
     """The recipe, with the front end for stored spectrograms and their mel bins where the data are such."""
-    clips = [*splits.train, *splits.validation, *splits.test]
-    if not are_log_mels(clips):
+    if not are_log_mels(splits.all_clips):
         if recipe.front_end == StoredLogMel.kind:
             raise OptionError(
                 f"{splits.name} is of recordings, front_end {StoredLogMel.kind!r} is for spectrograms from files; "

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapters.adapting import trainable_parameters
-from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits
+from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -187,7 +187,8 @@ def _metric(recipe: Recipe, splits: AudioSplits) -> Metric:
 
 def _fingerprint(splits: AudioSplits) -> str:
     """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
-    return hashlib.sha256(repr((splits.classes, splits.train, splits.validation, splits.test)).encode()).hexdigest()
+    digests = [ClipList.of(clips).digest() for clips in (splits.train, splits.validation, splits.test)]
+    return hashlib.sha256(repr((splits.classes, digests)).encode()).hexdigest()
 
 
 def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:
