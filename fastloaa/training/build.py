@@ -12,7 +12,7 @@ from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.loss import PROBABILITIES
-from fastloaa.training.measure import measure_frames
+from fastloaa.training.measure import measure_frames, measured
 from fastloaa.training.recipe import Recipe
 
 
@@ -60,7 +60,7 @@ def _for_its_data(recipe: Recipe, splits: AudioSplits) -> Recipe:
             f"{splits.name} is of spectrograms from files, front_end {recipe.front_end!r} is for recordings; "
             "leave it out"
         )
-    mel_bins = measure_mel_bins(splits.train)
+    mel_bins = measure_mel_bins([splits.train[index] for index in measured(len(splits.train))])
     if recipe.mel_bins not in (Recipe.mel_bins, mel_bins):
         raise OptionError(
             f"{splits.name} has spectrograms of {mel_bins} mel bins, the recipe says {recipe.mel_bins}; leave it out"

@@ -67,3 +67,20 @@ def test_state_comes_back_bit_for_bit() -> None:
         step(resumed, other, seed)
     for left, right in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("method", ["full", "loaa"])
+def test_the_rate_falls_layer_by_layer_towards_the_input(method: str) -> None:
+    model = small_ast() if method == "full" else adapt(small_ast())
+    recipe = RECIPE.replace(layer_decay=0.5)
+    optimiser = build_optimiser(model, recipe)
+    groups = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    trains = {name: groups[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert len(groups) == len(trains)
+    # Two blocks; what is before them, and what is behind.
+    depth_of = {"backbone.blocks.0.": 2, "backbone.blocks.1.": 1, "head.": 0, "backbone.norm.": 0}
+    for name, group in trains.items():
+        steps = next((depth for start, depth in depth_of.items() if name.startswith(start)), 3)
+        assert group["lr_scale"] == 0.5**steps, name
+    plain = {id(p): g["weight_decay"] for g in build_optimiser(model, RECIPE).param_groups for p in g["params"]}
+    assert {key: group["weight_decay"] for key, group in groups.items()} == plain
