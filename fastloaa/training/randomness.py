@@ -30,7 +30,8 @@ def seed_part(seed: int, step: int, part: int) -> None:
 
 
 def class_balance(clips: ClipList, classes: int) -> Tensor:
-    """Weights to draw clips by, float64 `[clips]`: over a clip's labels, the sum of 1000 / (0.01 + clips with the label).
+    """Weights to draw clips by, float64 `[clips]`: the sum over a clip's labels of 1000 / (n + 0.01), where n clips
+    have the label.
 
     Source: `gen_weight_file.py` of AST.
     """
