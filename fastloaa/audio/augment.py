@@ -95,7 +95,7 @@ def mixup(
     """
     spectrograms = isinstance(waveform, Tensor) and waveform.ndim == 3
     if spectrograms:
-        lengths = clip_lengths(waveform[..., 0], lengths)
+        count = clip_lengths(waveform[..., 0], lengths)
     else:
         waveform, lengths = as_clips(waveform, lengths)
     targets = torch.as_tensor(targets, device=waveform.device)
@@ -107,18 +107,17 @@ def mixup(
     if not alpha > 0 or not 0 <= probability <= 1:
         raise ArgumentError(f"alpha is above 0 and probability from 0 to 1, got {alpha} and {probability}")
     if not spectrograms:
-        waveform, lengths = remove_mean(waveform, lengths)
+        waveform, count = remove_mean(waveform, lengths)
     batch, samples = waveform.shape[:2]
     concentration = torch.full((batch,), alpha, device=waveform.device)
     ratio = Beta(concentration, concentration, validate_args=False).sample()  # validation would wait for the device
     mixed = torch.rand(batch, device=waveform.device) < probability
     ratio = torch.where(mixed, ratio, 1.0)[:, None]
     partner = torch.randperm(batch, device=waveform.device)
-    inside = torch.arange(samples, device=waveform.device) < lengths[:, None]
+    inside = torch.arange(samples, device=waveform.device) < count[:, None]
     if spectrograms:
-        inside = inside[..., None]
+        inside, share = inside[..., None], ratio[..., None]
         other = torch.where(inside[partner], waveform[partner], silence)
-        share = ratio[..., None]
         waveform = torch.where(inside, share * waveform + (1 - share) * other, 0.0)
     else:
         waveform = ratio * waveform + (1 - ratio) * waveform[partner] * inside

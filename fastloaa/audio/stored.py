@@ -92,6 +92,7 @@ class StoredLogMel(SpectrogramFrontEnd):
     """
 
     kind = "log-mel"
+    _place: Tensor
     reads = "log_mel"
     frames_per_second = LOG_MEL_RATE
     low_freq = 0.0

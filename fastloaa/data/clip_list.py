@@ -138,8 +138,18 @@ class ClipList(Sequence[Clip]):
     def take(self, rows: Sequence[int] | Index) -> "ClipList":
         """Those of the clips, in that order."""
         chosen = np.asarray(rows, dtype=np.int64)
-        columns = [getattr(self, name) for name in ("paths", "labels", "groups", "starts", "stops", "tracks")]
-        return ClipList(*(c.take(chosen) if isinstance(c, Ragged) else c if c is None else c[chosen] for c in columns))
+
+        def ragged(column: Ragged | None) -> Ragged | None:
+            return None if column is None else column.take(chosen)
+
+        return ClipList(
+            self.paths.take(chosen),
+            self.labels.take(chosen),
+            ragged(self.groups),
+            None if self.starts is None else self.starts[chosen],
+            None if self.stops is None else self.stops[chosen],
+            ragged(self.tracks),
+        )
 
     def in_order(self) -> "ClipList":
         """By path, track and start."""
@@ -198,7 +208,8 @@ def _joined(lists: Sequence[ClipList], name: str) -> Ragged | None:
     filled = [columns[id(clips)] or Ragged.empty(len(clips)) for clips in lists]
     shifts = np.cumsum([0, *(len(column.values) for column in filled[:-1])])
     ends = [column.ends + shift for column, shift in zip(filled, shifts, strict=True)]
-    return Ragged(np.concatenate([column.values for column in filled if len(column.values)]), np.concatenate(ends))
+    kept = next(column for column in columns.values() if column)
+    return Ragged(np.concatenate([c.values for c in filled], dtype=kept.values.dtype), np.concatenate(ends))
 
 
 def _joined_numbers(lists: Sequence[ClipList], name: str, missing: float) -> NDArray[np.float64] | None:
