@@ -4,8 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+try:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+except ModuleNotFoundError as error:
+    if error.name != "transformers":
+        raise
+    advice = "fastloaa.callbacks needs transformers, which is not installed: pip install 'fastloaa[transformers]'"
+    raise ModuleNotFoundError(advice, name="transformers") from error
 
 from fastloaa.adapters.files import ADAPTER_FILE, load_adapter, save_adapter
 from fastloaa.files import FileError
