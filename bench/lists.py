@@ -88,7 +88,7 @@ def measure(layout: Path, objects: bool) -> None:
         clips = list(splits.train)
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[: ASKED * WORKERS].tolist()
     loader = DataLoader(Asking(clips), 500, sampler=order, num_workers=WORKERS)
-    own = [int(batch.max()) / 2**20 for batch in loader]
+    own = [int(batch.max()) / 2**20 for batch in loader if batch.any()]
     print(f"  a worker's own memory, from its first batch to its last: {own[0]:.0f} to {own[-1]:.0f} MB")
 
 
