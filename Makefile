@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ORT := $(if $(shell command -v nvidia-smi),onnx-gpu,onnx)
 DATA ?=
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -25,11 +25,19 @@ demo: $(VENV)/ready  ## adapt a vision transformer to sound, export it, use it; 
 test: $(VENV)/ready  ## all tests, slow ones too
 	$(BIN)/python -m pytest
 
+# The package as it is installed, where kernels/ and export/ have the names that users import.
+WHEEL = rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+
 check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+	$(WHEEL)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --python-executable ../../$(BIN)/python -p fastloaa
+
+docs: $(VENV)/ready  ## the site of all pages, in build/docs; warnings are errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(WHEEL)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready  ## time the backends against each other
 	$(BIN)/python bench/speed.py
