@@ -122,6 +122,11 @@ class Classifier:
             ArgumentError: batch_size or top below 1, a threshold outside 0 to 1.
             ArgumentTypeError: no paths.
         """
+        if self._front_end is not None and self._front_end.reads == "log_mel":
+            raise ArgumentError(
+                "the model was trained on spectrograms from files and cannot read sounds; probabilities(log_mel) takes "
+                "[batch, frames, mel_bins] of the same kind"
+            )
         batch_size, top = whole("batch_size", batch_size), None if top is None else whole("top", top)
         if isinstance(paths, str | PathLike):
             paths = [paths]

@@ -134,6 +134,11 @@ def metadata_of(
         )
     if waveform and not isinstance(model, AST):
         raise ArgumentError("a timm model has no front end; give waveform=False, and feed the file images")
+    if waveform and isinstance(model, AST) and model.front_end.reads == "log_mel":
+        raise ArgumentError(
+            "the model was trained on spectrograms from files and has no front end for waveforms; give waveform=False "
+            "(--log-mel), and feed the file log-mels, normalised as model.front_end does it"
+        )
     if isinstance(labels, str):
         raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
     classes = cast(int, model.num_classes)
@@ -218,7 +223,7 @@ def _example(model: nn.Module, metadata: Metadata) -> Tensor:
     """An input for the exporter: a batch of one would make the batch a constant, whatever dynamic_shapes says."""
     if not isinstance(model, AST):
         return torch.zeros(2, *backbone_of(model).image_size)
-    waveform = torch.zeros(2, model.front_end.samples)
+    waveform = torch.zeros(2, *model.front_end.clip_shape())
     return as_input(model, metadata, waveform)
 
 

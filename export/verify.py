@@ -112,7 +112,8 @@ def noise(model: nn.Module, metadata: Metadata) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     for batch, share in CASES:
         if isinstance(model, AST):
-            waveform = 0.1 * torch.randn(batch, int(share * model.front_end.samples), generator=generator)
+            shape = model.front_end.clip_shape(int(share * model.front_end.samples))
+            waveform = 0.1 * torch.randn(batch, *shape, generator=generator)
             yield as_input(model, metadata, waveform)
         else:
             yield torch.randn(batch, *backbone_of(model).image_size, generator=generator)
@@ -124,7 +125,7 @@ def as_recording(model: nn.Module, clip: Tensor) -> Tensor:
     Raises:
         ArgumentError: neither.
     """
-    if not isinstance(model, AST):
+    if not isinstance(model, AST) or model.front_end.reads == "log_mel":
         return clip
     samples = as_samples(clip)
     if samples.ndim != 1 or not len(samples):

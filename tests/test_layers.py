@@ -19,9 +19,9 @@ LAYERS = (
     {"audio", "backbones"},
     {"adapters", "data"},
     {"models"},
-    {"attention", "methods"},
+    {"attention", "callbacks", "methods"},
     {"export", "training"},
-    {"peft"},
+    {"hub", "peft"},
     {"fastloaa"},
     {"cli"},
 )

@@ -14,10 +14,12 @@ from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import backbone_of, is_audio_transformer
 from fastloaa.errors import ArgumentError, FastloaaError
-from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
+from fastloaa.files import FileError, check_tensors, find_file, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs import check_module, check_path
 from fastloaa.probabilities import check_probabilities
 
+ADAPTER_FILE = "adapter.safetensors"
+"""What the file is called in the folder of a run, of a trainer's checkpoint, or of a repository."""
 _ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
 
 
@@ -49,22 +51,28 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     write_safetensors(path, adapter_state(model), metadata)
 
 
-def load_adapter(model: ModelT, path: str | Path, *, check_backbone: bool = True) -> ModelT:
+def load_adapter(
+    model: ModelT, path: str | Path, *, check_backbone: bool = True, revision: str | None = None
+) -> ModelT:
     """Load what `save_adapter` wrote into `model`, in place; adapts the model first if it is not yet.
 
     Args:
         model: the same architecture on the same frozen weights. Frames may differ: the kernels do not mind.
+        path: the file, a folder with `adapter.safetensors` in it, or a repository of Hugging Face's hub with that,
+            `owner/name`, which is downloaded unless there is a folder of that name.
         check_backbone: refuse a backbone whose frozen weights are not those the adapters were trained with.
+        revision: of a repository: a branch, a tag or a commit.
 
     Returns:
         `model` itself.
 
     Raises:
-        FileError: missing, damaged, or not an adapter file.
+        FileError: missing, damaged, or not an adapter file; a repository that cannot be had.
         AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
     """
     check_module(model)
     check_path(path)
+    path = find_file(path, ADAPTER_FILE, revision)
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torchaudio.functional import mask_along_axis_iid
 
-from fastloaa.audio.base import as_clips
+from fastloaa.audio.base import as_clips, clip_lengths
 from fastloaa.audio.frontend import remove_mean
 from fastloaa.errors import ArgumentError
 
@@ -71,26 +71,33 @@ def mixup(
     alpha: float = 10.0,
     probability: float = 1.0,
     lengths: Tensor | None = None,
+    silence: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Mix each clip with another of the batch: `λ * clip + (1 - λ) * partner`, λ ~ Beta(alpha, alpha), as AST does.
 
     The clips' means are removed first. A partner comes from a random permutation (AST draws it from the whole
-    dataset) and is cut, or padded with zeros, to the clip it is mixed into: every clip keeps its length.
+    dataset) and is cut, or padded with `silence`, to the clip it is mixed into: every clip keeps its length.
 
     Args:
-        waveform: `[batch, samples]`, floating point.
+        waveform: `[batch, samples]`, floating point; or spectrograms `[batch, frames, mel_bins]`, which keep their
+            means, with frames for samples.
         targets: `[batch, classes]`, floating point, e.g. one-hot.
         alpha: of the Beta distribution; AST takes 10, near equal parts.
         probability: of a clip to be mixed at all; Speech Commands takes 0.6.
         lengths: int64 `[batch]`, valid samples of each clip; None: all.
+        silence: what follows on the end of a spectrogram.
 
     Returns:
-        The mixed waveform, float32 `[batch, samples]`, zeros beyond each length, and the mixed targets.
+        The mixed waveform, float32 of the same shape, zeros beyond each length, and the mixed targets.
 
     Raises:
         ArgumentError: another shape or dtype, alpha <= 0, or a probability outside 0 to 1.
     """
-    waveform, lengths = as_clips(waveform, lengths)
+    spectrograms = isinstance(waveform, Tensor) and waveform.ndim == 3
+    if spectrograms:
+        count = clip_lengths(waveform[..., 0], lengths)
+    else:
+        waveform, lengths = as_clips(waveform, lengths)
     targets = torch.as_tensor(targets, device=waveform.device)
     if targets.ndim != 2 or len(targets) != len(waveform) or not targets.is_floating_point():
         raise ArgumentError(
@@ -99,15 +106,21 @@ def mixup(
         )
     if not alpha > 0 or not 0 <= probability <= 1:
         raise ArgumentError(f"alpha is above 0 and probability from 0 to 1, got {alpha} and {probability}")
-    waveform, lengths = remove_mean(waveform, lengths)
-    batch, samples = waveform.shape
+    if not spectrograms:
+        waveform, count = remove_mean(waveform, lengths)
+    batch, samples = waveform.shape[:2]
     concentration = torch.full((batch,), alpha, device=waveform.device)
     ratio = Beta(concentration, concentration, validate_args=False).sample()  # validation would wait for the device
     mixed = torch.rand(batch, device=waveform.device) < probability
     ratio = torch.where(mixed, ratio, 1.0)[:, None]
     partner = torch.randperm(batch, device=waveform.device)
-    inside = torch.arange(samples, device=waveform.device) < lengths[:, None]
-    waveform = ratio * waveform + (1 - ratio) * waveform[partner] * inside
+    inside = torch.arange(samples, device=waveform.device) < count[:, None]
+    if spectrograms:
+        inside, share = inside[..., None], ratio[..., None]
+        other = torch.where(inside[partner], waveform[partner], silence)
+        waveform = torch.where(inside, share * waveform + (1 - share) * other, 0.0)
+    else:
+        waveform = ratio * waveform + (1 - ratio) * waveform[partner] * inside
     return waveform, ratio * targets + (1 - ratio) * targets[partner]
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class SpectrogramFrontEnd(nn.Module, ABC):
 
     Attributes:
         kind: its name in configurations, recipes and exported files.
+        reads: "waveform", or "log_mel" where spectrograms come ready from files.
         frames_per_second: at any sample rate, as far as samples are whole.
         low_freq: Hz where its mel filters begin.
         decibels: of one unit of its logarithm: 10 / ln(10) of power, 20 / ln(10) of magnitudes.
@@ -37,6 +38,7 @@ class SpectrogramFrontEnd(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    reads: ClassVar[Literal["waveform", "log_mel"]] = "waveform"
     frames_per_second: ClassVar[int]
     low_freq: ClassVar[float]
     decibels: ClassVar[float]
@@ -74,6 +76,10 @@ class SpectrogramFrontEnd(nn.Module, ABC):
     @abstractmethod
     def samples(self) -> int:
         """How many samples fill the frames: of a longer clip no more are heard."""
+
+    def clip_shape(self, samples: int | None = None) -> tuple[int, ...]:
+        """Shape of one clip of what it reads, with so many samples, or as many as fill the frames."""
+        return (self.samples if samples is None else samples,)
 
     @abstractmethod
     def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,8 @@ def attention(
     for other in beside or ():
         models[str(other)] = list(_columns(other, None).values())[-1]
     first = next(iter(models.values()))
+    if first.front_end.reads == "log_mel":
+        raise AttentionError(f"{run}: was trained on spectrograms from files; the figure is of models that read sounds")
     waveform, _ = load_beginning(clip, first.front_end.sample_rate, first.front_end.samples)
     times = time or [loudest_time(first, waveform)]
     title = printable(f"{run.resolve().name} ({first.config()['backbone']}): {clip.name}")

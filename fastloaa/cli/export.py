@@ -30,7 +30,9 @@ def export(
     ] = Precision("fp32"),
     calibration: Annotated[
         Path | None,
-        typer.Option(help=f"Folder of recordings of the kind the model will hear; at most {RECORDINGS} are used."),
+        typer.Option(
+            help=f"Folder of recordings (or log-mels) of the kind the model will hear; at most {RECORDINGS} are used."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep a file that agrees with PyTorch on less than 99% of them.")
@@ -87,10 +89,12 @@ def export(
             put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
         trained = load_run(run, weights)
+        if bundle is not None and trained.front_end.reads == "log_mel":
+            raise typer.BadParameter("a bundle's model reads waveforms, this one log-mels; give a file to write")
         report = to_onnx(
             trained,
             path,
-            waveform=not log_mel,
+            waveform=not log_mel and trained.front_end.reads == "waveform",
             merged=not no_merge,
             precision=precision.value,
             calibration=None if calibration is None else recordings(calibration, trained.front_end),
@@ -126,18 +130,22 @@ def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]"
     Raises:
         FileNotFoundError: there are none.
     """
-    from fastloaa.audio import AudioError, load_beginning
+    from fastloaa.audio import AudioError, load_beginning, load_log_mel
     from fastloaa.cli.predict import sound_files
-    from fastloaa.data.sounds import LeftOut
+    from fastloaa.data.sounds import LeftOut, log_mels_below
 
-    left_out = LeftOut()
-    paths = sound_files([str(folder)], left_out)
+    left_out, stored = LeftOut(), front_end.reads == "log_mel"
+    paths = log_mels_below(folder, left_out) if stored else sound_files([str(folder)], left_out)
     for line in left_out.lines():
         typer.echo(f"left out: {line}", err=True)
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:
-            clips.append(load_beginning(path, front_end.sample_rate, front_end.samples)[0])
+            clips.append(
+                load_log_mel(path, end=front_end.frames)
+                if stored
+                else load_beginning(path, front_end.sample_rate, front_end.samples)[0]
+            )
         except AudioError as error:
             typer.echo(f"left out: {error}", err=True)
     if not clips:

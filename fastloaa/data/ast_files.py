@@ -1,14 +1,15 @@
 """The data files of AST (https://github.com/YuanGongND/ast): JSON lists of files and labels, and a table of classes."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastloaa.data.class_table import CLASSES_GLOB, labels_of
-from fastloaa.data.clips import Clip, DataError
-from fastloaa.data.sounds import has_file
+from fastloaa.data.clip import DataError
+from fastloaa.data.clip_list import ClipList, ClipWriter
+from fastloaa.data.sounds import Files, has_file
 
 AST_LAYOUT = f"datafiles/*train*.json and datafiles/*eval*.json, with {CLASSES_GLOB} beside them or beside datafiles/"
 _EXPECTED = 'expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'
@@ -19,9 +20,9 @@ _ABOVE = 3  # data/datafiles/x.json in the folder the script ran in; one more fo
 class ListedClips(NamedTuple):
     """Clips of each split."""
 
-    train: tuple[Clip, ...]
-    validation: tuple[Clip, ...]
-    test: tuple[Clip, ...]
+    train: ClipList
+    validation: ClipList
+    test: ClipList
 
 
 def find_data_files(root: Path) -> Path | None:
@@ -49,8 +50,13 @@ def read_data_files(folder: Path, labels: dict[str, int], fold: int) -> ListedCl
     if not test:
         raise DataError(f"{folder}: no *eval*.json; expected AST's layout, {AST_LAYOUT}")
 
-    def read(files: list[Path]) -> tuple[Clip, ...]:
-        return tuple(clip for file in files for clip in _read(file, labels))
+    known = Files()
+
+    def read(files: list[Path]) -> ClipList:
+        writer = ClipWriter()
+        for file in files:
+            _read(file, labels, known, writer)
+        return writer.done()
 
     return ListedClips(read(train), read(valid), read(test))
 
@@ -66,20 +72,25 @@ def _fold(folder: Path, pattern: str, fold: int) -> list[Path]:
     return chosen
 
 
-def _read(file: Path, labels: dict[str, int]) -> Iterator[Clip]:
-    """The clips of one JSON file."""
+def _read(file: Path, labels: dict[str, int], files: Files, writer: ClipWriter) -> None:
+    """Add the clips of one JSON file."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["data"]
-        pairs = [(str(entry["wav"]), str(entry["labels"])) for entry in entries]
+        # Two words of each entry are kept, as it is read: AudioSet's has two million.
+        read = json.loads(file.read_text(encoding="utf-8"), object_hook=_entry)
+        pairs = [(str(wav), str(mids)) for wav, mids in read["data"]]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: {_EXPECTED}") from error
     base = _base(file, [wav for wav, _ in pairs])
     for number, (wav, mids) in enumerate(pairs):
         where = f"{file} entry {number}"
-        path = base / wav  # an absolute path stays what it is
-        if not has_file(path):
+        path = os.path.join(base, wav)  # noqa: PTH118  # an absolute path stays what it is
+        if not files.has(path):
             raise DataError(f"{where}: no file {path}; put it there or delete the entry")
-        yield Clip(path, labels_of(mids, labels, where))
+        writer.add(path, labels_of(mids, labels, where))
+
+
+def _entry(values: dict[str, Any]) -> Any:
+    return (values["wav"], values["labels"]) if "wav" in values and "labels" in values else values
 
 
 def _base(file: Path, wavs: list[str]) -> Path:
@@ -87,6 +98,6 @@ def _base(file: Path, wavs: list[str]) -> Path:
 
     It is the first in which one of the files is; the file's own if there is none.
     """
-    relative = [wav for wav in wavs if not Path(wav).is_absolute()]
+    relative = [wav for wav in wavs if not wav.startswith("/")]
     above = file.parent.resolve().parents[:_ABOVE]
     return next((base for base in (file.parent, *above) if any(has_file(base / wav) for wav in relative)), file.parent)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.divide import Listed, divide
-from fastloaa.data.sounds import LeftOut, has_file, sounds_below
+from fastloaa.data.sounds import LeftOut, clips_below, has_file
 from fastloaa.data.split_folders import split_of
 from fastloaa.data.table import read_table
 from fastloaa.text import encodable, printable
@@ -68,7 +68,7 @@ def load_audiofolder(root: str | Path, validation: float | None = None, seed: in
         )
     left_out = LeftOut()
     known = {clip.path for clip in listed}
-    for path in sounds_below(root, left_out):
+    for path in clips_below(root, left_out):
         if path not in known:
             left_out.add("sounds that the metadata does not list", path.relative_to(root))
     by = "random" if without else "split"

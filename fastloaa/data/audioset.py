@@ -1,15 +1,17 @@
 """Sets with several labels to a clip: AudioSet (Gemmeke et al. 2017) in its official tables or in AST's JSON files."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastloaa.audio.formats import sound_suffixes
+from fastloaa.audio.formats import suffix
 from fastloaa.data.ast_files import AST_LAYOUT, ListedClips, class_tables, find_data_files, read_data_files
 from fastloaa.data.class_table import CLASSES_GLOB, labels_of, read_classes
-from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
+from fastloaa.data.clip import DataError
+from fastloaa.data.clip_list import ClipWriter
+from fastloaa.data.clips import AudioSplits, stratified_split
 from fastloaa.data.folder import NEED_EXTRA
-from fastloaa.data.sounds import LeftOut, sounds_below
+from fastloaa.data.sounds import LeftOut, clip_names_below, clip_suffixes
 from fastloaa.data.table import read_table
 from fastloaa.text import printable
 
@@ -71,13 +73,16 @@ def _from_tables(root: Path, labels: dict[str, int], left_out: LeftOut) -> Liste
         tables = sorted(root.glob(pattern))
         if not tables:
             raise _incomplete(root, pattern)
-        splits.append(tuple(clip for table in tables for clip in _read_segments(table, labels, sounds)))
+        writer = ClipWriter()
+        for table in tables:
+            _read_segments(table, labels, sounds, writer)
+        splits.append(writer.done())
         if not splits[-1]:
             raise DataError(
                 f"{root}: no clip of {tables[0].name} has a file; expected them as audio/<YTID>.wav; "
                 f"left out: {'; '.join(left_out.lines())}"
             )
-    return ListedClips(splits[0], (), splits[1])
+    return ListedClips(splits[0], ClipWriter().done(), splits[1])
 
 
 def _incomplete(root: Path, name: str) -> DataError:
@@ -98,25 +103,25 @@ class _Sounds:
 
     def __init__(self, root: Path, left_out: LeftOut) -> None:
         self._left_out = left_out
-        self._files: dict[str, Path] = {}
-        self._suffixes = sound_suffixes()
-        for path in sounds_below(root, left_out):
-            for name in _without_times(path.stem):
+        self._files: dict[str, str] = {}
+        self._suffixes = clip_suffixes()
+        for path in clip_names_below(root, left_out):
+            for name in _without_times(path[path.rfind("/") + 1 : path.rfind(".")]):
                 other = self._files.get(name)
                 if other is None or (self._reads(path) and not self._reads(other)):
                     self._files[name] = path
 
-    def find(self, ytid: str) -> Path | None:
+    def find(self, ytid: str) -> str | None:
         path = self._files.get(ytid) or self._files.get(f"Y{ytid}")
         if path is None:
             self._left_out.add("clips that are listed but have no file", ytid)
         elif not self._reads(path):
-            self._left_out.add(NEED_EXTRA, path.name)
+            self._left_out.add(NEED_EXTRA, Path(path).name)
             return None
         return path
 
-    def _reads(self, path: Path) -> bool:
-        return path.suffix.lower() in self._suffixes
+    def _reads(self, path: str) -> bool:
+        return suffix(path) in self._suffixes
 
 
 def _without_times(stem: str) -> Sequence[str]:
@@ -127,9 +132,9 @@ def _without_times(stem: str) -> Sequence[str]:
     return found
 
 
-def _read_segments(table: Path, labels: dict[str, int], sounds: _Sounds) -> Iterator[Clip]:
-    """The clips of a table of segments that have a file."""
+def _read_segments(table: Path, labels: dict[str, int], sounds: _Sounds, writer: ClipWriter) -> None:
+    """Add the clips of a table of segments that have a file."""
     for where, row in read_table(table, _SEGMENT_COLUMNS, header=_SEGMENT_COLUMNS):
         found = labels_of(row["positive_labels"], labels, where)
         if path := sounds.find(row["YTID"]):
-            yield Clip(path, found)
+            writer.add(path, found)

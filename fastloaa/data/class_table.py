@@ -35,6 +35,10 @@ def labels_of(mids: str, labels: dict[str, int], where: str) -> tuple[int, ...]:
     Raises:
         DataError: a mid that is not in `labels`.
     """
+    try:
+        return tuple(dict.fromkeys([labels[mid] for mid in mids.split(",")]))
+    except KeyError:  # spaces, or one that is unknown
+        pass
     found: dict[int, None] = {}
     for mid in filter(None, (part.strip() for part in mids.split(","))):
         if mid not in labels:

@@ -1,6 +1,5 @@
 """Clips, the splits of a data set, and how clips are divided between them."""
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,52 +7,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from fastloaa.errors import FastloaaError
-from fastloaa.text import printable
+import numpy as np
+
+from fastloaa.data.clip import Clip, DataError
+from fastloaa.data.clip_list import ClipList, join
 
 SPLITS = ("train", "validation", "test")
-
-
-class DataError(FastloaaError, ValueError):
-    """A data set that cannot be used; the message is one line that says what was found, expected and to do."""
-
-
-@dataclass(frozen=True, slots=True)  # AudioSet has two million
-class Clip:
-    """One recording, or a segment of one.
-
-    Attributes:
-        path: the sound file, or an HDF5 file of sounds.
-        labels: indices into the data set's classes; one for single-label sets.
-        group: what it shares with clips that must stay on its side of a split (a source recording, a voice).
-        start, stop: where the segment begins and ends, in seconds; a stop of None is the end of the recording.
-        track: which sound of an HDF5 file, see `fastloaa.data.hdf5`; None for sound files.
-
-    Raises:
-        DataError: a segment that ends before it begins.
-    """
-
-    path: Path
-    labels: tuple[int, ...]
-    group: str | None = None
-    start: float = 0.0
-    stop: float | None = None
-    track: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < (math.inf if self.stop is None else self.stop):
-            raise DataError(f"{self}: expected a segment with 0 <= start < stop; correct its times")
-
-    def __str__(self) -> str:
-        """The path as text, with track and segment if it has them: `EPIC_audio.hdf5[P01_01] 2.069-2.993 s`."""
-        track = "" if self.track is None else f"[{self.track}]"
-        stop = "" if self.stop is None else f"{self.stop:g}"
-        return f"{printable(self.path)}{track}" + ("" if self.is_whole else f" {self.start:g}-{stop} s")
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the clip is all of its recording."""
-        return self.start == 0 and self.stop is None
 
 
 @dataclass(frozen=True)
@@ -61,6 +20,7 @@ class AudioSplits:
     """A data set: its classes, in the order of the labels, and its three splits, of which validation may be empty.
 
     Attributes:
+        train, validation, test: kept as `ClipList`s, whatever they are given as.
         left_out: what was found or listed and is in no split, a line for each reason, with number and first names.
 
     Raises:
@@ -70,49 +30,76 @@ class AudioSplits:
 
     name: str
     classes: tuple[str, ...]
-    train: tuple[Clip, ...]
-    validation: tuple[Clip, ...]
-    test: tuple[Clip, ...]
+    train: Sequence[Clip]
+    validation: Sequence[Clip]
+    test: Sequence[Clip]
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for split in SPLITS:
+            object.__setattr__(self, split, ClipList.of(getattr(self, split)))
         for split in ("train", "test"):
             if not getattr(self, split):
                 raise DataError(f"{self.name}: the {split} split is empty; give it at least one clip")
         for category, count in Counter(self.classes).items():
             if count > 1:
                 raise DataError(f"{self.name}: class {category!r} is named {count} times; expected distinct names")
-        split_of_sound: dict[tuple[Path, str | None, float, float | None], str] = {}
-        split_of_group: dict[str, str] = {}
+        self._check_labels()
+        self._check_sounds()
+        self._check_groups()
+
+    def _check_labels(self) -> None:
         for split in SPLITS:
-            for clip in getattr(self, split):
-                self._check_labels(clip)
+            clips: ClipList = getattr(self, split)
+            without = clips.labels.lengths == 0
+            if without.any():
+                clip = clips[int(without.argmax())]
+                raise DataError(f"{self.name}: {clip} has no label; give it one of {len(self.classes)} classes")
+            wrong = (clips.labels.values < 0) | (clips.labels.values >= len(self.classes))
+            if wrong.any():
+                place = int(wrong.argmax())
+                clip = clips[int(np.searchsorted(clips.labels.ends, place, side="right"))]
+                raise DataError(
+                    f"{self.name}: {clip} has label {clips.labels.values[place]}; expected 0 to "
+                    f"{len(self.classes) - 1}, for {len(self.classes)} classes"
+                )
+
+    def _check_sounds(self) -> None:
+        """No sound is in two splits, and none that is whole is listed twice."""
+        keys = [getattr(self, split).keys() for split in SPLITS]
+        found, counts = np.unique(np.concatenate(keys), return_counts=True)
+        twice = found[counts > 1]  # or alike by chance, so the few clips are looked at
+        split_of_sound: dict[tuple[Path, str | None, float, float | None], str] = {}
+        for split, own in zip(SPLITS, keys, strict=True):
+            for row in np.flatnonzero(np.isin(own, twice)).tolist() if len(twice) else ():
+                clip = getattr(self, split)[row]
                 sound = (clip.path, clip.track, clip.start, clip.stop)
                 other = split_of_sound.get(sound)
                 # EPIC-SOUNDS has a segment that was annotated twice; no segment must be in two splits, though.
                 if other and (clip.is_whole or other != split):
                     raise DataError(f"{self.name}: {clip} is in {other} and again in {split}; list it once")
                 split_of_sound[sound] = split
-                if clip.group is not None and (other := split_of_group.setdefault(clip.group, split)) != split:
+
+    def _check_groups(self) -> None:
+        split_of_group: dict[bytes, str] = {}
+        for split in SPLITS:
+            clips: ClipList = getattr(self, split)
+            for row, group in enumerate(() if clips.groups is None else clips.groups.texts()):
+                if group and (other := split_of_group.setdefault(group, split)) != split:
                     raise DataError(
-                        f"{self.name}: group {clip.group!r} is in {other} and, with {clip}, in {split}; "
+                        f"{self.name}: group {clips[row].group!r} is in {other} and, with {clips[row]}, in {split}; "
                         "keep a group in one split"
                     )
-
-    def _check_labels(self, clip: Clip) -> None:
-        if not clip.labels:
-            raise DataError(f"{self.name}: {clip} has no label; give it one of {len(self.classes)} classes")
-        for label in clip.labels:
-            if not 0 <= label < len(self.classes):
-                raise DataError(
-                    f"{self.name}: {clip} has label {label}; expected 0 to {len(self.classes) - 1}, "
-                    f"for {len(self.classes)} classes"
-                )
 
     @property
     def multi_label(self) -> bool:
         """Whether some clip has several labels, which calls for binary losses and mean average precision."""
-        return any(len(clip.labels) > 1 for split in SPLITS for clip in getattr(self, split))
+        return any((getattr(self, split).labels.lengths > 1).any() for split in SPLITS)
+
+    @property
+    def all_clips(self) -> ClipList:
+        """Of all splits, one after the other."""
+        return join([getattr(self, split) for split in SPLITS])
 
     def summary(self) -> str:
         """One line: the name, the number of classes, the clips in each split, and what is left out."""
@@ -123,7 +110,7 @@ class AudioSplits:
         )
 
 
-def stratified_split(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+def stratified_split(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[ClipList, ClipList]:
     """Hold out a fraction of every class, at random, with each group kept whole.
 
     A class in two groups or more loses at least one to the held-out side; the kept side always retains one. (Where
@@ -143,23 +130,22 @@ def stratified_split(clips: Iterable[Clip], fraction: float, seed: int) -> tuple
     """
     if not 0 <= fraction < 1:
         raise DataError(f"a fraction of {fraction} cannot be held out; expected 0 <= fraction < 1")
-    ordered = sorted(clips, key=lambda clip: (clip.path.as_posix(), clip.track or "", clip.start))
+    ordered = ClipList.of(clips).in_order()
     if fraction == 0:
-        return tuple(ordered), ()
-    groups: dict[tuple[bool, str], list[Clip]] = defaultdict(list)
-    for clip in ordered:
+        return ordered, ordered[:0]
+    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    labels: list[tuple[int, ...]] = []
+    for row, clip in enumerate(ordered):
         # The flag keeps a group named like some clip's path apart from that clip.
-        groups[clip.group is not None, clip.group or f"{clip.path.as_posix()}{clip.track or ''}"].append(clip)
+        groups[clip.group is not None, clip.group or f"{clip.path.as_posix()}{clip.track or ''}"].append(row)
+        labels.append(clip.labels)
     order = sorted(groups)
     random.Random(seed).shuffle(order)
-    held = _choose_groups(
-        [Counter(chain.from_iterable(clip.labels for clip in groups[key])) for key in order], fraction
-    )
-    held_out = {clip for index in held for clip in groups[order[index]]}
-    return (
-        tuple(clip for clip in ordered if clip not in held_out),
-        tuple(clip for clip in ordered if clip in held_out),
-    )
+    held = _choose_groups([Counter(chain.from_iterable(labels[row] for row in groups[key])) for key in order], fraction)
+    held_out = np.zeros(len(ordered), dtype=bool)
+    for index in held:
+        held_out[groups[order[index]]] = True
+    return ordered.take(np.flatnonzero(~held_out)), ordered.take(np.flatnonzero(held_out))
 
 
 def _choose_groups(groups: Sequence[Counter[int]], fraction: float) -> set[int]:

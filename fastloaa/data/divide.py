@@ -1,10 +1,13 @@
 """From a list of clips with labels, and the split or fold of each, to the splits of a data set."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
+from fastloaa.data.clip import DataError
+from fastloaa.data.clip_list import ClipList, ClipWriter, join
+from fastloaa.data.clips import AudioSplits, stratified_split
 from fastloaa.data.sounds import LeftOut
 
 FOLDER_VALIDATION, FOLDER_TEST = 0.1, 0.2
@@ -14,7 +17,7 @@ FOLDER_VALIDATION, FOLDER_TEST = 0.1, 0.2
 class Listed(NamedTuple):
     """A clip as a data set lists it: `part` is the name of its split, the number of its fold, or "" for neither."""
 
-    path: Path
+    path: str | Path
     labels: tuple[str, ...]
     part: str = ""
     group: str | None = None
@@ -23,7 +26,7 @@ class Listed(NamedTuple):
 def divide(
     name: str,
     where: str | Path,
-    listed: Sequence[Listed],
+    listed: Iterable[Listed],
     by: Literal["split", "fold", "random"],
     *,
     test_fold: int = 1,
@@ -50,40 +53,43 @@ def divide(
         DataError: fewer than two classes, no such fold, fractions that leave nothing to train on, or what
             `AudioSplits` refuses.
     """
-    classes = tuple(sorted({label for clip in listed for label in clip.labels}))
+    first, seen, writers = "", dict[str, int](), defaultdict[str, ClipWriter](ClipWriter)
+    for entry in listed:
+        first = first or str(entry.path)
+        labels = [seen.setdefault(label, len(seen)) for label in entry.labels]
+        writers[entry.part].add(str(entry.path), labels, entry.group)
+    classes = tuple(sorted(seen))
     if len(classes) < 2:
         only = f"only one class, {classes[0]!r}" if classes else "no class"
         raise DataError(f"{where}: {only}; expected clips of two or more")
-    label_of = {label: index for index, label in enumerate(classes)}
-    parts: dict[str, list[Clip]] = {}
-    for entry in listed:
-        clip = Clip(entry.path, tuple(label_of[label] for label in entry.labels), entry.group)
-        parts.setdefault(entry.part, []).append(clip)
+    place = {label: index for index, label in enumerate(classes)}
+    parts = {part: writer.done().relabelled([place[label] for label in seen]) for part, writer in writers.items()}
+    none = ClipWriter().done()
     lines = () if left_out is None else left_out.lines()
     if by == "random":
         train, held_out, tested = _at_random(parts[""], validation, test, seed)
         if not tested:
             raise DataError(
-                f"{where}: no class has two clips ({listed[0].path.name}, ...), of which one could be tested; add some"
+                f"{where}: no class has two clips ({Path(first).name}, ...), of which one could be tested; add some"
             )
         return AudioSplits(name, classes, train, held_out, tested, left_out=lines)
     if by == "fold":
         if str(test_fold) not in parts:
             raise DataError(f"{where}: no fold {test_fold}; give a test fold of {', '.join(sorted(parts, key=int))}")
         name = f"{name} (test fold {test_fold})"
-        tested = tuple(parts.pop(str(test_fold)))
-        parts = {"train": [clip for fold in parts.values() for clip in fold]}
+        tested = parts.pop(str(test_fold))
+        parts = {"train": join(list(parts.values()))}
     else:
-        tested = tuple(parts.get("test", ()))
-    train, held_out = tuple(parts.get("train", ())), tuple(parts.get("validation", ()))
+        tested = parts.get("test", none)
+    train, held_out = parts.get("train", none), parts.get("validation", none)
     if by == "fold" or (validation and not held_out):
         train, held_out = stratified_split(train, validation or 0.0, seed)
     return AudioSplits(name, classes, train, held_out, tested, left_out=lines)
 
 
 def _at_random(
-    clips: Sequence[Clip], validation: float | None, test: float, seed: int
-) -> tuple[tuple[Clip, ...], tuple[Clip, ...], tuple[Clip, ...]]:
+    clips: ClipList, validation: float | None, test: float, seed: int
+) -> tuple[ClipList, ClipList, ClipList]:
     """(train, validation, test) with the given fractions of every class."""
     validation = FOLDER_VALIDATION if validation is None else validation
     if not (validation >= 0 and test > 0 and validation + test < 1):

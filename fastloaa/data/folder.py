@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.divide import FOLDER_TEST, FOLDER_VALIDATION, Listed, divide
-from fastloaa.data.sounds import LeftOut, some_of, sounds_below
+from fastloaa.data.sounds import LeftOut, clip_suffixes, clips_below, some_of
 from fastloaa.data.split_table import SPLIT_FILE, load_split_table
 from fastloaa.text import printable
 
@@ -18,7 +17,7 @@ def load_folder(
 ) -> AudioSplits:
     """A data set from `root/label/.../clip.wav`: the folders directly below `root` that hold sounds are its classes.
 
-    Sounds are what `sounds_below` finds. Every class is divided at random, unless there is a `root/split.csv`, which
+    Sounds are what `clips_below` finds. Every class is divided at random, unless there is a `root/split.csv`, which
     then says everything: see `load_split_table`.
 
     Args:
@@ -54,14 +53,14 @@ def find_sounds(root: Path, left_out: LeftOut | None = None) -> dict[str, list[P
     """The readable sounds below each folder of `root` that has any: label -> paths, both in alphabetical order.
 
     Args:
-        left_out: is told of sounds in formats that need an extra and of those in no folder, see also `sounds_below`.
+        left_out: is told of sounds in formats that need an extra and of those in no folder, see also `clips_below`.
 
     Raises:
         DataError: a folder has sounds, but none that can be read without the extra `fastloaa[formats]`.
     """
     left_out = LeftOut() if left_out is None else left_out
     sounds: dict[str, list[Path]] = {}
-    for path in sounds_below(root, left_out):
+    for path in clips_below(root, left_out):
         label, *rest = path.relative_to(root).parts
         if rest:
             sounds.setdefault(printable(label), []).append(path)
@@ -77,7 +76,7 @@ def readable(root: Path, sounds: dict[str, list[Path]], left_out: LeftOut) -> di
         DataError: that would be none of a class.
     """
     kept: dict[str, list[Path]] = {}
-    suffixes = sound_suffixes()
+    suffixes = clip_suffixes()
     for label in sorted(sounds):
         kept[label] = [path for path in sounds[label] if path.suffix.lower() in suffixes]
         others = [path.relative_to(root) for path in sounds[label] if path.suffix.lower() not in suffixes]

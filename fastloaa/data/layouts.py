@@ -12,7 +12,7 @@ from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.epic_sounds import EPIC_SOUNDS_LAYOUT, TRAIN_TABLE, VALIDATION_TABLE, load_epic_sounds
 from fastloaa.data.esc50 import ESC50_LAYOUT, META, load_esc50
 from fastloaa.data.folder import load_folder
-from fastloaa.data.sounds import LeftOut, sounds_below
+from fastloaa.data.sounds import LeftOut, clips_below
 from fastloaa.data.speech_commands import (
     NOISE,
     SPEECH_COMMANDS_LAYOUT,
@@ -108,7 +108,7 @@ def load_splits(path: str | Path, *, test_fold: int = 1, validation: float | Non
         return load_split_table(table, test_fold, validation or 0.0, seed)
     if name := _recognise(root):
         return LAYOUTS[name].load(root, test_fold, validation, seed)
-    sounds = sounds_below(root, LeftOut()) if root.is_dir() else []
+    sounds = clips_below(root, LeftOut()) if root.is_dir() else []
     _refuse_near_misses(root, sounds)
     if find_layout(root, sounds):
         return load_split_folders(root, test_fold, validation, seed)

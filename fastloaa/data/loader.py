@@ -9,11 +9,14 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from fastloaa.audio.decode import RESAMPLED_FROM, AudioError
-from fastloaa.data.clips import Clip, DataError
+from fastloaa.data.clip import Clip, DataError
+from fastloaa.data.clip_list import ClipList
 from fastloaa.data.reading import clip_seconds, read_clip
 
 CACHE_BYTES = 1 << 30
 """Decoded sound that one `ClipDataset` keeps in each process: 1 GiB, 4.6 hours at 16 kHz."""
+CACHED_CLIPS = 200_000
+"""A longer list is not cached: so few of its clips would fit that they are not worth the memory."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class ClipDataset(Dataset[Sample]):
     much, from 0.0, the clip's beginning, to 1.0, its end. Such windows are decoded anew each time.
 
     With `cache`, waveforms stay in memory, up to `CACHE_BYTES`, so that later epochs do not decode again; what does
-    not fit is decoded each time. Workers of a DataLoader each keep their own: give it `persistent_workers=True`,
-    without which they forget after every epoch. A set that fits is fastest with `num_workers=0`.
+    not fit is decoded each time, as is a list of more than `CACHED_CLIPS`. Workers of a DataLoader each keep their own:
+    give it `persistent_workers=True`, without which they forget after every epoch. A set that fits is fastest with
+    `num_workers=0`.
 
     Args:
         clips: what to read.
@@ -92,16 +96,17 @@ class ClipDataset(Dataset[Sample]):
         max_seconds: float | None = None,
         cache: bool = True,
     ) -> None:
-        self.clips = tuple(clips)
+        self.clips = ClipList.of(clips)  # arrays, which worker processes share
         self.sample_rate = sample_rate
         self.max_samples = None if max_seconds is None else round(max_seconds * sample_rate)
         if self.max_samples is not None and self.max_samples < 1:
             raise DataError(f"max_seconds={max_seconds} leaves no sample at {sample_rate} Hz; give more, or None")
-        for clip in self.clips:
-            if not all(0 <= label < num_classes for label in clip.labels):
-                raise DataError(f"{clip} has labels {clip.labels}; expected 0 to {num_classes - 1}")
         self.num_classes = num_classes
-        self._free_bytes = CACHE_BYTES if cache else 0
+        labels = self.clips.labels.values
+        if ((labels < 0) | (labels >= num_classes)).any():
+            clip = next(clip for clip in self.clips if not all(0 <= label < num_classes for label in clip.labels))
+            raise DataError(f"{clip} has labels {clip.labels}; expected 0 to {num_classes - 1}")
+        self._free_bytes = CACHE_BYTES if cache and len(self) <= CACHED_CLIPS else 0
         self._cache: dict[int, Tensor] = {}
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from fastloaa.audio.decode import AudioError, load_audio, resample, sound_seconds
+from fastloaa.audio.stored import LOG_MEL_RATE, is_log_mel, load_log_mel, log_mel_shape
 from fastloaa.data import hdf5
 from fastloaa.data.clips import Clip
 
@@ -10,9 +11,14 @@ from fastloaa.data.clips import Clip
 def read_clip(clip: Clip, sample_rate: int = 16000) -> Tensor:
     """The clip's samples, channels averaged, at `sample_rate` in Hz: float32 `[samples]`, samples >= 1.
 
+    Of a stored spectrogram `[frames, mel_bins]`, frames >= 1, whatever the rate: there are `LOG_MEL_RATE` a second.
+
     Raises:
-        AudioError: it cannot be read, see `fastloaa.audio.load_audio` and `fastloaa.data.hdf5.read_hdf5`.
+        AudioError: it cannot be read, see `fastloaa.audio.load_audio`, `fastloaa.audio.load_log_mel` and
+            `fastloaa.data.hdf5.read_hdf5`.
     """
+    if is_log_mel(clip.path):
+        return load_log_mel(clip.path, _frame(clip.start), None if clip.stop is None else _frame(clip.stop))
     if clip.track is None:
         return load_audio(clip.path, sample_rate, clip.start, clip.stop)
     return resample(hdf5.read_hdf5(clip.path, clip.track, clip.start, clip.stop), hdf5.RATE, sample_rate)
@@ -33,4 +39,10 @@ def clip_seconds(clip: Clip) -> float:
         if clip.track not in tracks:
             raise AudioError(f"{clip.path}: no sound {clip.track!r} in it; it has {len(tracks)} others")
         return tracks[clip.track] - clip.start
+    if is_log_mel(clip.path):
+        return log_mel_shape(clip.path)[0] / LOG_MEL_RATE - clip.start
     return sound_seconds(clip.path) - clip.start
+
+
+def _frame(seconds: float) -> int:
+    return round(seconds * LOG_MEL_RATE)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.divide import Listed, divide
 from fastloaa.data.folder import NO_LABEL, readable
-from fastloaa.data.sounds import LeftOut, some_of, sounds_below
+from fastloaa.data.sounds import LeftOut, clips_below, some_of
 from fastloaa.text import printable
 
 SPLIT_FOLDERS_LAYOUT = "train/label/clip.wav and test/label/clip.wav, perhaps validation/label/clip.wav"
@@ -99,7 +99,7 @@ def load_split_folders(
     """
     root = Path(root)
     left_out = LeftOut()
-    sounds = sounds_below(root, left_out)
+    sounds = clips_below(root, left_out)
     layout = find_layout(root, sounds)
     if layout is None:
         raise DataError(f"{root}: no folders of splits or folds; expected {SPLIT_FOLDERS_LAYOUT}")

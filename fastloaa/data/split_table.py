@@ -1,11 +1,14 @@
 """Splits from a table: which clips take part, in which split or fold, and what belongs together."""
 
+import os
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from fastloaa.data.clips import SPLITS, AudioSplits, DataError
 from fastloaa.data.divide import Listed, divide
-from fastloaa.data.sounds import has_file
+from fastloaa.data.sounds import Files
 from fastloaa.data.table import integer, read_table
 from fastloaa.text import printable
 
@@ -38,17 +41,21 @@ def load_split_table(table: str | Path, test_fold: int = 1, validation: float = 
             missing, without a label or, where its folder would be the label, in none; or fewer than two classes.
     """
     table = Path(table)
-    rows = list(read_table(table, ("path",), files=("path",)))
-    columns = rows[0][1].keys()
+    rows = read_table(table, ("path",), files=("path",))
+    first = next(rows)
+    columns = first[1].keys()
     if ("split" in columns) == ("fold" in columns):
         raise DataError(f"{table}: expected a column split (train, validation, test) or a column fold, one of them")
     by: Literal["split", "fold"] = "split" if "split" in columns else "fold"
-    listed = []
-    for where, row in rows:
-        path, label = _file_and_label(table, row, where)
-        listed.append(Listed(path, (label,), _part(row[by], by, where), row.get("group") or None))
+    files = Files()
+
+    def listed() -> Iterator[Listed]:
+        for where, row in chain([first], rows):
+            path, label = _file_and_label(table, row, where, files)
+            yield Listed(path, (label,), _part(row[by], by, where), row.get("group") or None)
+
     name = table.parent.resolve().name if table.name == SPLIT_FILE else table.stem
-    return divide(printable(name), table, listed, by, test_fold=test_fold, validation=validation, seed=seed)
+    return divide(printable(name), table, listed(), by, test_fold=test_fold, validation=validation, seed=seed)
 
 
 def _part(text: str, column: str, where: str) -> str:
@@ -60,17 +67,17 @@ def _part(text: str, column: str, where: str) -> str:
     return text
 
 
-def _file_and_label(table: Path, row: dict[str, str], where: str) -> tuple[Path, str]:
-    given = Path(row["path"])
+def _file_and_label(table: Path, row: dict[str, str], where: str, files: Files) -> tuple[str, str]:
     if "label" in row:
         label = row["label"]
         if not label:
             raise DataError(f"{where}: no label; fill it in or delete the line")
     else:
+        given = Path(row["path"])
         if len(given.parts) < 2 or ".." in given.parts or given.is_absolute():
             raise DataError(f"{where}: {row['path']!r} is not in a label folder; expected label/clip.wav")
         label = printable(given.parts[0])
-    path = table.parent / given  # an absolute path stays what it is
-    if not has_file(path):
+    path = os.path.join(table.parent, row["path"])  # noqa: PTH118  # an absolute path stays what it is
+    if not files.has(path):
         raise DataError(f"{where}: no file {path}; put it there or delete the line")
     return path, label

@@ -40,9 +40,11 @@ def read_table(
                 cells = {name: (value or "").strip() for name, value in row.items() if name}
                 if header is not None and cells[header[0]].startswith("#"):
                     continue
-                if other := [name for name, cell in cells.items() if name not in files and encodable(cell) != cell]:
-                    raise DataError(f"{where}: {other[0]} is not UTF-8 text; save the table as UTF-8")
-                if blank := [column for column in columns if not cells[column]]:
+                for name, cell in cells.items():
+                    if not cell.isascii() and name not in files and encodable(cell) != cell:
+                        raise DataError(f"{where}: {name} is not UTF-8 text; save the table as UTF-8")
+                if not all(map(cells.__getitem__, columns)):
+                    blank = [column for column in columns if not cells[column]]
                     raise DataError(f"{where}: no {', '.join(blank)}; fill it in or delete the line")
                 empty = False
                 yield where, cells

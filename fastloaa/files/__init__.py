@@ -1,5 +1,6 @@
 """Files that are never half written, what is read from files, and locks."""
 
+from fastloaa.files.hub import find_file, is_repository, not_there
 from fastloaa.files.locks import LockedError, locked
 from fastloaa.files.storage import (
     FileError,
@@ -24,9 +25,12 @@ __all__ = [
     "WriteError",
     "check_tensors",
     "check_utf8",
+    "find_file",
+    "is_repository",
     "leftover_prefix",
     "locked",
     "making_folder",
+    "not_there",
     "read_json",
     "read_safetensors",
     "replacing",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from fastloaa.adapters.adapting import adapt
 from fastloaa.adapters.config import AdapterOptions, BranchOptions
-from fastloaa.adapters.files import load_adapter, save_adapter
+from fastloaa.adapters.files import ADAPTER_FILE, load_adapter, save_adapter
 from fastloaa.adapters.loaa import Kernel, LoAA
 from fastloaa.files import read_safetensors
 from fastloaa.inputs.options import OptionError, check_types
@@ -16,7 +16,7 @@ from fastloaa.models import AST
 class _AdapterFile:
     """Saving and loading for methods made of `adapt`: adapters and head, in an adapter file."""
 
-    weights_file: ClassVar[str] = "adapter.safetensors"
+    weights_file: ClassVar[str] = ADAPTER_FILE
 
     def save(self, model: AST, path: str | Path) -> None:
         save_adapter(model, path)

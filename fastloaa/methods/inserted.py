@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fastloaa.adapters.files import check_made_for, describe_backbone
+from fastloaa.adapters.files import ADAPTER_FILE, check_made_for, describe_backbone
 from fastloaa.adapters.record import is_adapted, note
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError
@@ -23,7 +23,7 @@ class InsertedMethod(ABC):
     """
 
     name: ClassVar[str]
-    weights_file: ClassVar[str] = "adapter.safetensors"
+    weights_file: ClassVar[str] = ADAPTER_FILE
 
     @abstractmethod
     def insert(self, model: AST) -> None:

@@ -5,23 +5,28 @@ from typing import Any
 import torch
 
 from fastloaa.adapters.files import backbone_fingerprint
-from fastloaa.audio import FRONT_ENDS, FrontEnd, SpectrogramFrontEnd
-from fastloaa.data import AudioSplits
+from fastloaa.audio import FRONT_ENDS, LOG_MEL_RATE, FrontEnd, SpectrogramFrontEnd, StoredLogMel
+from fastloaa.data import AudioSplits, are_log_mels, measure_mel_bins
 from fastloaa.grid import pair
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.loss import PROBABILITIES
-from fastloaa.training.measure import measure_frames
+from fastloaa.training.measure import measure_frames, measured
 from fastloaa.training.recipe import Recipe
 
 
 def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     """Arguments for `AST`, as `AST.config()` gives them; mean and std are None where they are still to be measured.
 
+    Where the data are stored spectrograms, front end, mel bins and rate are theirs.
+
     Raises:
-        DataError: the frames are to be measured and no training clip can be read.
+        DataError: the frames are to be measured and no training clip can be read, recordings and spectrograms together,
+            or spectrograms of different numbers of mel bins.
+        OptionError: a front end or mel bins that do not go with the data.
     """
+    recipe = _for_its_data(recipe, splits)
     rate = FRONT_ENDS[recipe.front_end].frames_per_second
     return {
         "num_classes": len(splits.classes),
@@ -39,6 +44,28 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
         "mean": recipe.mean,
         "std": recipe.std,
     }
+
+
+def _for_its_data(recipe: Recipe, splits: AudioSplits) -> Recipe:
+    """The recipe, with the front end for stored spectrograms and their mel bins where the data are such."""
+    if not are_log_mels(splits.all_clips):
+        if recipe.front_end == StoredLogMel.kind:
+            raise OptionError(
+                f"{splits.name} is of recordings, front_end {StoredLogMel.kind!r} is for spectrograms from files; "
+                f"set front_end={Recipe.front_end}"
+            )
+        return recipe
+    if recipe.front_end not in (Recipe.front_end, StoredLogMel.kind):
+        raise OptionError(
+            f"{splits.name} is of spectrograms from files, front_end {recipe.front_end!r} is for recordings; "
+            "leave it out"
+        )
+    mel_bins = measure_mel_bins([splits.train[index] for index in measured(len(splits.train))])
+    if recipe.mel_bins not in (Recipe.mel_bins, mel_bins):
+        raise OptionError(
+            f"{splits.name} has spectrograms of {mel_bins} mel bins, the recipe says {recipe.mel_bins}; leave it out"
+        )
+    return recipe.replace(front_end=StoredLogMel.kind, mel_bins=mel_bins, sample_rate=LOG_MEL_RATE)
 
 
 def build_front_end(config: dict[str, Any]) -> SpectrogramFrontEnd:

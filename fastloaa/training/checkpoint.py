@@ -1,7 +1,7 @@
 """Where a run stands: one safetensors file that is replaced as a whole, so that a kill at any moment leaves a good one.
 
 Tensors: `model/<name>` (what trains, live), `optimiser/<name>/<key>`, `best/<name>` (chosen so far, if any),
-`average/<name>` (if asked for); everything else is JSON in the file's metadata. No code is stored in it.
+`average/<name>` and `ema/<name>` (if asked for); everything else is JSON in the file's metadata. No code is in it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -69,7 +69,7 @@ class Checkpoint:
         model_config: `AST.config()`, so that frames, mean and std need not be measured again.
         origin: fingerprints of what training started from, "data" and "backbone".
         scaler: state of the fp16 loss scaler, {} without one.
-        weights, optimiser, best, average: tensors by name.
+        weights, optimiser, best, average, ema: tensors by name.
     """
 
     position: Position
@@ -80,6 +80,7 @@ class Checkpoint:
     optimiser: dict[str, Tensor]
     best: dict[str, Tensor]
     average: dict[str, Tensor]
+    ema: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         parts = {name: getattr(self, field) for name, field in _PARTS.items()}
@@ -116,7 +117,7 @@ class Checkpoint:
             )
 
 
-_PARTS = {"model": "weights", "optimiser": "optimiser", "best": "best", "average": "average"}
+_PARTS = {"model": "weights", "optimiser": "optimiser", "best": "best", "average": "average", "ema": "ema"}
 """What a tensor's name begins with, and the field that it is in."""
 
 

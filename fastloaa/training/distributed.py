@@ -77,9 +77,14 @@ class WholeBatch:
         return cls(paths, broken, slice(first, first + len(own)))
 
 
-def gather_sounds(own: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """(waveform, targets, lengths) of the batch that one process alone would have, on every process."""
+def gather_sounds(own: Batch, empty: tuple[int, ...] = (0,)) -> tuple[Tensor, Tensor, Tensor]:
+    """(waveform, targets, lengths) of the batch that one process alone would have, on every process.
+
+    Args:
+        empty: shape of a clip of no length.
+    """
     if process_state().num_processes == 1:
         return own.waveform, own.targets, own.lengths
-    waveform = gather_rows(pad_across_processes(own.waveform, dim=1))
+    waveform = own.waveform if len(own) else own.waveform.new_zeros(0, *empty)
+    waveform = gather_rows(pad_across_processes(waveform, dim=1))
     return waveform, gather_rows(own.targets), gather_rows(own.lengths)

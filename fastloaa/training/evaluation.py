@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastloaa.audio import SpectrogramFrontEnd
-from fastloaa.data import BrokenFiles, Clip, ClipDataset, DataError, Sample, collate
+from fastloaa.data import BrokenFiles, Clip, ClipDataset, ClipList, DataError, Sample, are_log_mels, collate
 from fastloaa.models import AST
 from fastloaa.training.distributed import gather_rows, own_share
 from fastloaa.training.errors import TrainingError
@@ -80,11 +80,18 @@ def clip_dataset(
     """The clips at the rate of the front end, cut to what it reads.
 
     Raises:
-        DataError: clips with several labels unless `multi_label`.
+        DataError: clips with several labels unless `multi_label`, or spectrograms for a front end that reads
+            recordings, and the other way round.
     """
-    for clip in clips:
-        if len(clip.labels) != 1 and not multi_label:
-            raise DataError(f"{clip} has {len(clip.labels)} labels, expected one; multi_label=True takes several")
+    if clips and are_log_mels(clips) != (front_end.reads == "log_mel"):
+        kinds = ["recordings", "spectrograms from files"]
+        wanted, given = kinds if front_end.reads == "waveform" else kinds[::-1]
+        raise DataError(f"the model was made for {wanted}, and {clips[0]} is of {given}; give data of its kind")
+    clips = ClipList.of(clips)
+    several = clips.labels.lengths != 1
+    if several.any() and not multi_label:
+        clip = clips[int(several.argmax())]
+        raise DataError(f"{clip} has {len(clip.labels)} labels, expected one; multi_label=True takes several")
     return ClipDataset(clips, front_end.sample_rate, num_classes, front_end.samples / front_end.sample_rate)
 
 

@@ -30,9 +30,10 @@ from fastloaa.training.errors import TrainingError
 from fastloaa.training.evaluation import evaluate_batches
 from fastloaa.training.loss import clip_losses
 from fastloaa.training.metrics import MetricsFile
+from fastloaa.training.moving_average import MovingAverage
 from fastloaa.training.optimiser import build_optimiser, load_optimiser_state, optimiser_state
 from fastloaa.training.progress import TrainingProgress
-from fastloaa.training.randomness import EpochBatches, seed_part, seed_step
+from fastloaa.training.randomness import EpochBatches, class_balance, seed_part, seed_step
 from fastloaa.training.recipe import Metric, Recipe
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.schedule import learning_rate
@@ -94,6 +95,7 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
             windows=recipe.crop == "random",
+            weights=class_balance(train.clips, train.num_classes) if recipe.balance else None,
         )
         self.loader = DataLoader(
             train,
@@ -107,6 +109,7 @@ class Trainer:
         self.position = Position()
         self.best: dict[str, Tensor] = {}
         self.average: dict[str, Tensor] = {}
+        self.ema = None if recipe.ema is None else MovingAverage(model, recipe.ema)
         self.broken = BrokenFiles(len(train))
         self.progress = TrainingProgress(console, recipe.epochs, self.order.per_epoch, metric)
 
@@ -144,6 +147,8 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.position, self.best, self.average = checkpoint.position, checkpoint.best, checkpoint.average
+        if self.ema is not None:
+            self.ema.load(checkpoint.ema)
         self.broken.errors.update(dict.fromkeys(self.position.broken))
 
     def save(self) -> None:
@@ -160,6 +165,7 @@ class Trainer:
             optimiser=optimiser_state(self.model, self.optimiser),
             best=self.best,
             average=self.average,
+            ema={} if self.ema is None else self.ema.state,
         ).save(self.run.checkpoint)
 
     def _train_epoch(self) -> None:
@@ -189,7 +195,7 @@ class Trainer:
         """One optimiser step with this process's share of a batch; returns the mean loss of all clips in it."""
         recipe, step, processes = self.recipe, self.position.step, self.accelerator.num_processes
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = self._learning_rate(step) * group.get("lr_scale", 1.0)
         log_mel, targets = self._augmented(own, batch)
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(recipe.accumulate):
@@ -204,6 +210,8 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        if self.ema is not None:
+            self.ema.update(step)
         value = self.accelerator.reduce(total, "sum").item()  # waits for the device, so as late as can be
         if not math.isfinite(value):
             raise TrainingError(
@@ -218,8 +226,9 @@ class Trainer:
         seed_step(recipe.seed, self.position.step)
         waveform, targets = own.waveform, own.targets
         if recipe.mixup:  # with clips of any process
-            waveform, targets, lengths = gather_sounds(own)
-            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, lengths)
+            waveform, targets, lengths = gather_sounds(own, front_end.clip_shape(0))
+            silence = front_end.mean if front_end.reads == "log_mel" else 0.0
+            waveform, targets = mixup(waveform, targets, recipe.mixup_alpha, recipe.mixup, lengths, silence)
             waveform, targets = waveform[batch.own], targets[batch.own]
         if not len(own):
             return waveform.new_zeros(0, front_end.frames, front_end.mel_bins), targets
@@ -253,13 +262,25 @@ class Trainer:
             "epoch": position.epoch + 1,
             "step": position.step,
             "lr": self._learning_rate(position.step - 1),
-            "train_loss": position.loss_sum / position.clips,
+            "train_loss": position.loss_sum / max(position.clips, 1),
             "validation_accuracy": None,
             "validation_mAP": None,
             "validation_loss": None,
             "seconds": position.epoch_seconds,
             "clips_per_second": position.clips / position.epoch_seconds,
         }
+        with nullcontext() if self.ema is None else self.ema.in_place():
+            self._note_scores(row)
+        position.epoch += 1
+        position.batch, position.clips, position.loss_sum, position.epoch_seconds = 0, 0, 0.0, 0.0
+        averaged = position.epoch - (self.recipe.epochs - (self.recipe.average_epochs or 0))
+        if averaged > 0:
+            self.average = average_in(self.average, copy_of_state(self.model), averaged)
+        return row
+
+    def _note_scores(self, row: dict[str, Any]) -> None:
+        """What validation and test clips give goes into the row; the best weights are kept."""
+        position = self.position
         if self.validation is not None:
             found = self._evaluate(self.validation)
             score = self._score(found, position.epoch + 1)
@@ -273,12 +294,6 @@ class Trainer:
         if self.test is not None:
             tested = self._evaluate(self.test)
             row |= {"test_accuracy": tested.accuracy, "test_mAP": tested.mAP}
-        position.epoch += 1
-        position.batch, position.clips, position.loss_sum, position.epoch_seconds = 0, 0, 0.0, 0.0
-        averaged = position.epoch - (self.recipe.epochs - (self.recipe.average_epochs or 0))
-        if averaged > 0:
-            self.average = average_in(self.average, copy_of_state(self.model), averaged)
-        return row
 
     def _evaluate(self, loader: DataLoader[Sample]) -> Evaluation:
         recipe = self.recipe
@@ -299,6 +314,8 @@ class Trainer:
             score = None if validation is None else self._score(self._evaluate(validation), position.epoch)
             return Chosen(position.epoch, "average", score)
         if position.best is None:
+            if self.ema is not None:
+                load_state(self.model, self.ema.state)
             return Chosen(position.epoch, "last epoch", None)
         load_state(self.model, self.best)
         return Chosen(position.best.epoch, "validation", position.best)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,10 +23,20 @@ OPTIMISERS: dict[OptimiserName, type[torch.optim.Adam]] = {"adamw": torch.optim.
 def build_optimiser(model: AST, recipe: Recipe) -> torch.optim.Adam:
     """The recipe's, on the parameters that train; no weight decay on norms, biases, position embeddings, class tokens.
 
-    Adam adds the decay to the gradient (L2, as AST's recipes have it), AdamW takes it off the weights.
+    Adam adds the decay to the gradient (L2, as AST's recipes have it), AdamW takes it off the weights. With
+    `layer_decay`, groups have an `lr_scale` besides, by which the schedule's rate is multiplied: 1 for the head, which
+    is the last layer, and smaller by that factor for each layer before.
     """
-    without_decay = [f"backbone.{name}" for name in model.backbone.no_weight_decay()]
-    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=without_decay)
+    names = model.backbone.no_weight_decay()
+    if recipe.layer_decay is None:
+        without_decay = [f"backbone.{name}" for name in names]
+        groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=without_decay)
+    else:
+        decay, scale = recipe.weight_decay, recipe.layer_decay
+        layers = param_groups_layer_decay(model.backbone, decay, no_weight_decay_list=names, layer_decay=scale)
+        # The head is a layer too, the last one, and not in the backbone that timm sees.
+        groups = [group | {"lr_scale": group["lr_scale"] * scale} for group in layers]
+        groups += [group | {"lr_scale": 1.0} for group in param_groups_weight_decay(model.head, decay)]
     return OPTIMISERS[recipe.optimiser](groups, lr=recipe.lr, betas=recipe.betas)
 
 

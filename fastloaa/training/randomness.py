@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.random import SeedSequence
-from torch.utils.data import Sampler
+from torch import Tensor
+from torch.utils.data import Sampler, WeightedRandomSampler
 
+from fastloaa.data import ClipList
 from fastloaa.training.distributed import share
 
 _ORDER, _STEP, _PART = 0, 1, 2  # separate streams
@@ -26,10 +29,23 @@ def seed_part(seed: int, step: int, part: int) -> None:
     torch.manual_seed(_seed(seed, _PART, step, part))
 
 
+def class_balance(clips: ClipList, classes: int) -> Tensor:
+    """Weights to draw clips by, float64 `[clips]`: the sum over a clip's labels of 1000 / (n + 0.01), where n clips
+    have the label.
+
+    Source: `gen_weight_file.py` of AST.
+    """
+    of_label = 1000 / (clips.label_counts(classes) + 0.01)
+    clip_of = np.repeat(np.arange(len(clips)), clips.labels.lengths)
+    return torch.from_numpy(np.bincount(clip_of, of_label[clips.labels.values], minlength=len(clips)))
+
+
 class EpochBatches(Sampler[list[Any]]):
     """The batches of an epoch as indices: a DataLoader's `batch_sampler`. The order is a function of (seed, epoch).
 
     With `windows`, indices come with a place in [0, 1), drawn for each clip and epoch: see `ClipDataset`.
+
+    With `weights`, an epoch is as many draws with replacement, each clip in proportion to its weight.
 
     The last batch may be smaller. Of several processes each has its share of every batch, which may be empty.
 
@@ -39,11 +55,20 @@ class EpochBatches(Sampler[list[Any]]):
         seed: of the run.
         index, processes: which process of how many this is.
         windows: draw places.
+        weights: `[length]`, above 0; None: every clip once.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, index: int = 0, processes: int = 1, windows: bool = False
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        index: int = 0,
+        processes: int = 1,
+        windows: bool = False,
+        weights: Tensor | None = None,
     ) -> None:
+        self.weights = weights
         self.length, self.batch_size, self.seed, self.windows = length, batch_size, seed, windows
         self.index, self.processes = index, processes
         self.start_at(0, 0)
@@ -62,7 +87,11 @@ class EpochBatches(Sampler[list[Any]]):
 
     def __iter__(self) -> Iterator[list[Any]]:
         generator = torch.Generator().manual_seed(_seed(self.seed, _ORDER, self.epoch))
-        order = torch.randperm(self.length, generator=generator)
+        if self.weights is None:
+            order = torch.randperm(self.length, generator=generator)
+        else:
+            drawn = WeightedRandomSampler(self.weights, self.length, generator=generator)  # type: ignore[arg-type]
+            order = torch.tensor(list(drawn))
         places = torch.rand(self.length, generator=generator)
         for batch in order.split(self.batch_size)[self.first :]:
             own = batch[share(len(batch), self.index, self.processes)]

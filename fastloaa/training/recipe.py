@@ -47,9 +47,12 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
     sample_rate: int = 16000  # Hz
-    front_end: str = "ast"  # of fastloaa.audio.FRONT_ENDS; "epic-sounds" for that data set's own
+    # Of fastloaa.audio.FRONT_ENDS: "epic-sounds" for that data set's own. Data that are log-mels in .npy or .npz files
+    # get "log-mel", which has their mel_bins, whatever kind they are of.
+    front_end: str = "ast"
     frames: int | None = None  # 100 a second, for epic-sounds 200; None = what 95% of the clips fit into, at most 1024
     mel_bins: int = 128
+    balance: bool = False  # draw clips with replacement, the rarer their classes the more often, as AST on AudioSet
     crop: Crop = "start"  # what training hears of clips longer than that: their start, or a random window each epoch
     views: int = 1  # and testing: so many windows, evenly from the start to the end, whose logits are averaged
     patch: int | tuple[int, int] = 16  # one number or (frequency, time)
@@ -67,6 +70,7 @@ class Recipe:
     schedule: ScheduleName = "cosine"
     schedule_options: Mapping[str, Any] = field(default_factory=dict)  # e.g. {factor: 0.85, from_epoch: 5}
     weight_decay: float = 1e-4  # none on norms and biases
+    layer_decay: float | None = None  # times the rate with each block towards the input; for full fine-tuning, as 0.75
     betas: tuple[float, float] = (0.9, 0.999)
     grad_clip: float | None = None  # largest norm of the gradient; None = no limit
 
@@ -84,6 +88,7 @@ class Recipe:
     # Which weights it ends with.
     metric: Metric | None = None  # that chooses the epoch; None = mAP where clips have several labels, else accuracy
     test_every_epoch: bool = False  # note what the test clips give after each epoch, as AST reports; chooses nothing
+    ema: float | None = None  # decay of an exponential moving average of the weights, which then stands for them
     average_epochs: int | None = None  # the average of the last so many epochs' weights, in place of the best epoch's
 
     # How it runs.
@@ -111,6 +116,12 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not value >= low:  # NaN compares false
                 raise OptionError(f"{name} is at least {low}, got {value}")
+        for name in ("ema", "layer_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise OptionError(f"{name} is between 0 and 1, got {value}")
+        if self.ema is not None and self.average_epochs is not None:
+            raise OptionError("ema and average_epochs both say which weights are averaged; give one of them")
         for name in ("lr", "mixup_alpha", "grad_clip", "std"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -1,6 +1,7 @@
 """What a finished run reached, and with what."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 import fastloaa
 from fastloaa.adapters.adapting import trainable_parameters
 from fastloaa.data import AudioSplits
+from fastloaa.files import read_json, understanding
 from fastloaa.models import AST
 from fastloaa.training.loop import Chosen, Trainer
 from fastloaa.training.precision import resolve_precision
@@ -54,6 +56,17 @@ class Result:
     seed: int
     fastloaa: str
     torch: str
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Result":
+        """Read a `result.json`.
+
+        Raises:
+            FileError: missing, damaged, or of a version that notes something else.
+        """
+        values = read_json(path)
+        with understanding(path, "the result of a run"):
+            return cls(**values | {"test": SplitScore(**values["test"])})
 
 
 def build_result(

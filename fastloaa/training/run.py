@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapters.adapting import trainable_parameters
-from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits
+from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -25,7 +25,7 @@ from fastloaa.training.errors import RunError
 from fastloaa.training.evaluation import clip_dataset, evaluate, evaluation_loader
 from fastloaa.training.loop import Trainer
 from fastloaa.training.loss import PROBABILITIES
-from fastloaa.training.measure import measure_normalisation
+from fastloaa.training.measure import measure_normalisation, measured
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.plots import plot_confusion, plot_curves
 from fastloaa.training.precision import freeze_in_bf16, resolve_precision
@@ -73,10 +73,14 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
         front_end = build_front_end(config)
     training = clip_dataset(front_end, splits.train, len(splits.classes), splits.multi_label)
     if config["mean"] is None:
-        _say(console, f"measuring mean and standard deviation of {len(training)} clips")
-        batches = DataLoader(training, recipe.batch_size, num_workers=recipe.workers, collate_fn=collate)
+        looked_at = measured(len(training))
+        of_all = "" if len(looked_at) == len(training) else f" of {len(training):,}, spread evenly"
+        _say(console, f"measuring mean and standard deviation of {len(looked_at)} clips{of_all}")
+        batches = DataLoader(
+            training, recipe.batch_size, sampler=looked_at, num_workers=recipe.workers, collate_fn=collate
+        )
         shown = track(batches, "measuring", console=console, transient=True, disable=not console.is_terminal)
-        config["mean"], config["std"] = measure_normalisation(front_end, shown, len(training))
+        config["mean"], config["std"] = measure_normalisation(front_end, shown, len(looked_at))
     model, origin["backbone"] = build_model(recipe, config)
     _check_origin(run, origin, checkpoint)
     if recipe.frozen_bf16:
@@ -187,7 +191,8 @@ def _metric(recipe: Recipe, splits: AudioSplits) -> Metric:
 
 def _fingerprint(splits: AudioSplits) -> str:
     """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
-    return hashlib.sha256(repr((splits.classes, splits.train, splits.validation, splits.test)).encode()).hexdigest()
+    digests = [ClipList.of(clips).digest() for clips in (splits.train, splits.validation, splits.test)]
+    return hashlib.sha256(repr((splits.classes, digests)).encode()).hexdigest()
 
 
 def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:

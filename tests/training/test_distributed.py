@@ -55,7 +55,8 @@ def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     splits = load_splits(root, validation=0.2)
     for clip in (splits.train[3], splits.train[10], splits.validation[0], splits.test[-1]):
         clip.path.write_text("not a sound")
-    return small_recipe(root, mixup=request.param, **RANDOM)
+    other = {} if request.param else {"balance": True, "ema": 0.9, "layer_decay": 0.8}
+    return small_recipe(root, mixup=request.param, **RANDOM, **other)
 
 
 @pytest.fixture(scope="module")

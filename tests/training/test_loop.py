@@ -225,3 +225,51 @@ def test_training_hears_other_windows_each_epoch_if_it_shall(
     assert len(heard) == len(training)
     for places in heard.values():
         assert len(places) == 2 if crop == "random" else places == {None}
+
+
+def test_a_moving_average_stands_for_the_weights(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the weights after every step, computed again in float64; validation, choice and result are its."""
+    after: list[dict[str, torch.Tensor]] = []
+    step = Trainer.train_step
+
+    def watched(self: Trainer, *batch: Any) -> float:
+        if not after:
+            after.append(copy_of_state(self.model))
+        loss = step(self, *batch)
+        after.append(copy_of_state(self.model))
+        return loss
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    recipe = small_recipe(tones, epochs=3, ema=0.6, validation=0.0, schedule="constant")
+    result = train(recipe, tmp_path / "last", console=QUIET)
+    expected = {name: tensor.double() for name, tensor in after[0].items()}
+    for number, state in enumerate(after[1:]):
+        decay = min(0.6, (1 + number) / (10 + number))
+        expected = {name: decay * expected[name] + (1 - decay) * state[name].double() for name in expected}
+    saved, _ = read_safetensors(tmp_path / "last" / "adapter.safetensors")
+    assert result.chosen_by == "last epoch"
+    for name, tensor in saved.items():
+        torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6)
+    assert any((tensor - after[-1][name]).abs().max() > 1e-3 for name, tensor in saved.items())
+
+    result = train(small_recipe(tones, ema=0.6), tmp_path / "best", console=QUIET)
+    splits = load_splits(tones)
+    again = evaluate(load_run(tmp_path / "best"), splits.validation)
+    assert (again.accuracy, result.chosen_by) == (result.validation_score, "validation")
+
+
+def test_groups_have_their_own_rate(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[tuple[float, float]]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        seen.append([(group["lr"], group["lr_scale"]) for group in self.param_groups])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    recipe = small_recipe(tones, epochs=1, lr=0.01, layer_decay=0.5, schedule="constant", warmup_epochs=0.0)
+    train(recipe, tmp_path, console=QUIET)
+    assert seen
+    for groups in seen:
+        assert [lr for lr, _ in groups] == pytest.approx([0.01 * scale for _, scale in groups])
+        assert {scale for _, scale in groups} == {1.0, 0.5, 0.25}

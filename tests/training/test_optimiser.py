@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from fastloaa import adapt
 from fastloaa.training.optimiser import build_optimiser, load_optimiser_state, optimiser_state
-from helpers.small import small_ast
+from helpers.small import SMALL, small_ast
 from helpers.tone_set import small_recipe
 
 RECIPE = small_recipe(Path("unused"), lr=1e-3, weight_decay=0.25, betas=[0.8, 0.9])
@@ -67,3 +69,27 @@ def test_state_comes_back_bit_for_bit() -> None:
         step(resumed, other, seed)
     for left, right in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("method", ["full", "loaa"])
+def test_the_rate_falls_layer_by_layer_towards_the_input(method: str) -> None:
+    model = small_ast() if method == "full" else adapt(small_ast())
+    recipe = RECIPE.replace(layer_decay=0.5)
+    optimiser = build_optimiser(model, recipe)
+    groups = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    trains = {name: groups[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert len(groups) == len(trains)
+    for name, group in trains.items():
+        # As timm has it for its models with a head of their own: what is behind the last block counts to it.
+        steps = {"backbone.blocks.0": 2, "backbone.blocks.1": 1, "backbone.norm": 1, "head": 0}
+        assert group["lr_scale"] == 0.5 ** next((n for start, n in steps.items() if name.startswith(start)), 3), name
+    if method == "full":
+        theirs = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **SMALL)
+        named = {id(p): name for name, p in theirs.named_parameters()}
+        for group in param_groups_layer_decay(theirs, layer_decay=0.5):
+            for parameter in group["params"]:
+                name = named[id(parameter)]
+                ours = "head.1.weight" if name.startswith("head") else f"backbone.{name}"
+                assert trains[ours]["lr_scale"] == group["lr_scale"], name
+    plain = {id(p): g["weight_decay"] for g in build_optimiser(model, RECIPE).param_groups for p in g["params"]}
+    assert {key: group["weight_decay"] for key, group in groups.items()} == plain

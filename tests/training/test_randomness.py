@@ -1,6 +1,8 @@
 """Randomness as a function of seed and position."""
 
+from collections import Counter
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastloaa.training.randomness import EpochBatches, seed_step
+from fastloaa.data import Clip, ClipList
+from fastloaa.training.randomness import EpochBatches, class_balance, seed_step
 
 
 @given(length=st.integers(1, 50), batch_size=st.integers(1, 12), seed=st.integers(0, 2**40), data=st.data())
@@ -63,3 +66,30 @@ def test_steps_are_seeded_apart() -> None:
     draws = {(seed, step): draw(seed, step) for seed in range(5) for step in range(200)}
     assert len(set(draws.values())) > 990  # of 1000; float32 has room for a coincidence
     assert draw(3, 150) == draws[3, 150]
+
+
+def test_clips_of_rare_classes_weigh_more() -> None:
+    """As AST's script says it, clip by clip."""
+    labels = [(0,), (0, 1), (0, 2), (0,), (2, 1)]
+    counts = Counter(chain.from_iterable(labels))
+    expected = [sum(1000 / (counts[label] + 0.01) for label in each) for each in labels]
+    clips = ClipList.of(Clip(Path(f"{index}.wav"), each) for index, each in enumerate(labels))
+    assert class_balance(clips, classes=4).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_clips_are_drawn_by_their_weights() -> None:
+    def epoch(number: int, index: int = 0, processes: int = 1, first: int = 0) -> list[list[int]]:
+        weights = torch.tensor([0.0, 1.0, 3.0, 0.0] * 500)
+        batches = EpochBatches(2000, 64, 5, index, processes, weights=weights)
+        batches.start_at(number, first)
+        return list(batches)
+
+    whole = epoch(2)
+    drawn = Counter(index % 4 for index in chain.from_iterable(whole))
+    assert drawn.total() == 2000
+    assert drawn.keys() == {1, 2}
+    assert drawn[2] / 2000 == pytest.approx(0.75, abs=0.04)  # four standard deviations
+    assert epoch(2, first=7) == whole[7:]
+    assert epoch(3) != whole
+    shares = zip(epoch(2, 0, 3), epoch(2, 1, 3), epoch(2, 2, 3), strict=True)
+    assert [list(chain.from_iterable(share)) for share in shares] == whole

@@ -80,7 +80,9 @@ def assert_same_outcome(left: Path, right: Path) -> None:
 
 METHODS: dict[str, dict[str, Any]] = {
     "loaa": RANDOM | {"accumulate": 2, "average_epochs": 2, "trackers": ["csv"]},
-    "full": RANDOM | {"method_options": {}, "lr": 1e-3, "frames": 16, "crop": "random", "views": 2},
+    "full": RANDOM
+    | {"method_options": {}, "lr": 1e-3, "frames": 16, "crop": "random", "views": 2}
+    | {"balance": True, "ema": 0.9, "layer_decay": 0.75},
 }
 
 

@@ -1,0 +1,205 @@
+"""Log-mel spectrograms that somebody else has computed and kept as NumPy arrays."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastloaa.audio.base import SpectrogramFrontEnd
+from fastloaa.audio.decode import LONGEST, AudioError
+from fastloaa.audio.formats import suffix
+from fastloaa.errors import ArgumentError
+
+LOG_MEL_SUFFIXES = frozenset({".npy", ".npz"})
+LOG_MEL_RATE = 100
+"""Frames a second that stored spectrograms are taken to have, since their files do not say; for times alone."""
+MOST_BINS = 256
+"""Mel bins of a stored spectrogram are fewer or as many: more are frames, in an array that lies the other way."""
+_NAME = "log_mel"  # of the array in an .npz of several
+
+
+def is_log_mel(path: str | PathLike[str]) -> bool:
+    """Whether a file's name is that of a stored spectrogram; the file itself is not looked at."""
+    return suffix(path) in LOG_MEL_SUFFIXES
+
+
+def log_mel_shape(path: str | Path) -> tuple[int, int]:
+    """(frames, mel bins) of a stored spectrogram, from the header of its file.
+
+    Raises:
+        AudioError: as `load_log_mel`, but for values.
+    """
+    path = Path(path)
+    with _understanding(path):
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as file:
+                return _checked(path, *_header(file))
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return _checked(path, array.shape, array.dtype)
+
+
+def load_log_mel(path: str | Path, first: int = 0, end: int | None = None) -> Tensor:
+    """A stretch of a stored spectrogram, float32 `[frames, mel_bins]`.
+
+    Of an `.npy` only the stretch is read (it is memory-mapped); an `.npz` is decompressed as a whole. An `.npz` holds
+    one array, or one that is called `log_mel`. Nothing is unpickled.
+
+    Args:
+        first, end: in frames; what lies beyond the end is missing from the result.
+
+    Raises:
+        AudioError: missing, damaged or of objects; not `[frames, mel_bins]` in floating point with at least one frame
+            and at most `MOST_BINS` bins; NaN or infinite values; or one that ends before `first`.
+    """
+    path = Path(path)
+    shape = log_mel_shape(path)
+    if first >= shape[0]:
+        raise AudioError(f"{path}: has {shape[0]} frames, expected more than {first}; correct the times")
+    with _understanding(path):
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded, zipfile.ZipFile(path) as archive:
+                loaded = loaded[_member(path, archive)]
+        values = torch.from_numpy(np.array(loaded[first:end], dtype=np.float32))
+    if not values.isfinite().all():
+        raise AudioError(f"{path}: holds NaN or infinite values; a logarithm of zero? write it again with a floor")
+    return values
+
+
+class StoredLogMel(SpectrogramFrontEnd):
+    """What stands in a front end's place where log-mel spectrograms come from files, of whatever kind they are.
+
+    Its "waveforms" are spectrograms `[batch, frames, mel_bins]`, its "samples" are frames, and its rate is
+    `LOG_MEL_RATE`. They are cut or padded at the end to `frames` and normalised. Zero means nothing in features of
+    another scale, so the padding, and what `augment` covers with zeros, is the data set's mean.
+
+    Args:
+        frames, mel_bins: of the result.
+        sample_rate: frames a second.
+        mean, std: of the data set's values; the result is `(log_mel - mean) / (2 * std)`.
+
+    Raises:
+        ArgumentError: frames < 1 or std <= 0.
+    """
+
+    kind = "log-mel"
+    _place: Tensor
+    reads = "log_mel"
+    frames_per_second = LOG_MEL_RATE
+    low_freq = 0.0
+    decibels = 10 / math.log(10)
+    shift = 1
+
+    def __init__(
+        self, frames: int, mel_bins: int = 128, sample_rate: int = LOG_MEL_RATE, mean: float = 0.0, std: float = 0.5
+    ) -> None:
+        super().__init__(frames, mel_bins, sample_rate, mean, std)
+        self.register_buffer("_place", torch.zeros(()), persistent=False)  # the device that spectrograms go to
+
+    @property
+    def samples(self) -> int:
+        return self.frames
+
+    def clip_shape(self, samples: int | None = None) -> tuple[int, ...]:
+        return (self.samples if samples is None else samples, self.mel_bins)
+
+    def padded_log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See `SpectrogramFrontEnd.padded_log_mel`; the padding is `mean`.
+
+        Args:
+            waveform: `[batch, any frames, mel_bins]`, floating point.
+            lengths: int64 `[batch]`, the valid frames of each clip.
+
+        Raises:
+            ArgumentError: another shape or dtype.
+        """
+        log_mel = torch.as_tensor(waveform, device=self._place.device)
+        if log_mel.ndim != 3 or log_mel.shape[2] != self.mel_bins or not log_mel.is_floating_point():
+            raise ArgumentError(
+                f"expected log-mels [batch, frames, mel_bins={self.mel_bins}], floating point, got {log_mel.dtype} "
+                f"{list(log_mel.shape)}; the model was trained on spectrograms from files, not on waveforms"
+            )
+        log_mel = log_mel.float()
+        count = torch.full(log_mel.shape[:1], log_mel.shape[1], device=log_mel.device) if lengths is None else lengths
+        log_mel = F.pad(log_mel, (0, 0, 0, max(self.frames - log_mel.shape[1], 0)))[:, : self.frames]
+        valid = torch.arange(self.frames, device=log_mel.device) < count[:, None]
+        return torch.where(valid[..., None], log_mel, self.mean), valid
+
+    def forward(
+        self,
+        waveform: Tensor,
+        lengths: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """See `SpectrogramFrontEnd.forward`; what is augmented has a mean of zero."""
+        log_mel, _ = self.padded_log_mel(waveform, lengths)
+        centred = log_mel - self.mean
+        return (centred if augment is None else augment(centred)) / (2 * self.std)
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> str:
+    """The file of the spectrogram in an `.npz`, which NumPy knows by this name as well as without its suffix."""
+    names = [name for name in archive.namelist() if name.endswith(".npy")]
+    if f"{_NAME}.npy" in names:
+        return f"{_NAME}.npy"
+    if len(names) != 1:
+        held = ", ".join(name.removesuffix(".npy") for name in names[:5]) or "none"
+        raise AudioError(f"{path}: holds the arrays {held}; expected one, or one that is called {_NAME}")
+    return names[0]
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array in NumPy's format."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _checked(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+    if dtype.kind != "f":
+        raise AudioError(f"{path}: holds {dtype}, expected a log-mel in floating point")
+    if len(shape) != 2 or not all(shape):
+        advice = "; take the axis of channels away" if len(shape) == 3 and 1 in shape else ""
+        raise AudioError(f"{path}: holds an array of shape {list(shape)}, expected [frames, mel_bins]{advice}")
+    if shape[1] > MOST_BINS:
+        raise AudioError(
+            f"{path}: holds an array of shape {list(shape)}, expected [frames, mel_bins] with at most {MOST_BINS} mel "
+            "bins; if it lies the other way, save array.T"
+        )
+    if math.prod(shape) > LONGEST:
+        raise AudioError(f"{path}: says that it holds {math.prod(shape):,} values; expected at most {LONGEST:,}")
+    return shape[0], shape[1]
+
+
+@contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """One kind of error for whatever NumPy and the parts it uses say of a file.
+
+    Raises:
+        AudioError: in their place.
+    """
+    try:
+        yield
+    except AudioError:
+        raise
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: no such file; check the path") from error
+    except (ArithmeticError, EOFError, LookupError, OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        what = "not an array of numbers in NumPy's format"
+        raise AudioError(f"{path}: {what} ({_line(error)}); write it again") from error
+    except (MemoryError, NotImplementedError, RuntimeError, TypeError, UnicodeError, zlib.error) as error:
+        raise AudioError(f"{path}: damaged ({_line(error)}); write it again") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
