@@ -30,6 +30,8 @@ class Header:
         samples: how many it declares, where that is taken out by a patch.
         length: bytes up to where the samples end, if libsndfile must not look behind; else None.
         mpeg: of an MPEG audio stream, what is in it.
+        endless_from: byte where the samples of a wav begin whose writer has not come to their end yet, else None.
+        endian: of its numbers, as libsndfile names it.
         note: what the user should know, one line.
     """
 
@@ -37,6 +39,8 @@ class Header:
     samples: int | None = None
     length: int | None = None
     mpeg: MpegStream | None = None
+    endless_from: int | None = None
+    endian: str = "LITTLE"
     note: str | None = None
 
 
@@ -94,11 +98,14 @@ def _wav(file: BinaryIO, order: str, start: bytes) -> Header:
     if long_size is not None and size == _UNKNOWN:
         (where, declared), width = long_size, 8
     _, whole = _chunk(start[:8], order)
-    header = Header()
-    if rest > 0 and not _is_finished(file, order, begin, declared, whole, length):
+    header = Header(endian="LITTLE" if order == "<" else "BIG")
+    # What is still being written tells nothing by what follows: waiting for that would be waiting for ever.
+    endless = length == ENDLESS and (not declared or is_placeholder(declared))
+    if endless or (rest > 0 and not _is_finished(file, order, begin, declared, whole, length)):
         known = rest if width == 8 or rest < _UNKNOWN else _UNKNOWN
         header.patches[where] = struct.pack(order + ("Q" if width == 8 else "I"), known)
-        header.note = _UNFINISHED
+        header.note = None if endless else _UNFINISHED
+        header.endless_from = begin if endless else None
         declared = known
     left = rest - declared
     if length == ENDLESS:
