@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from fastloaa.audio.mpeg import MpegStream, scan_mpeg
-from fastloaa.audio.sources import ENDLESS, Unreadable, length_of
+from fastloaa.audio.sources import ENDLESS, length_of
 
 _UNKNOWN = 0xFFFFFFFF
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
@@ -228,14 +228,14 @@ class View(io.RawIOBase):
         self._end = (length_of(file) if last is None else last) - first
         self._claimed = self._end if claimed is None else claimed
         self._at = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         begin = self._first + self._at
         try:
             self._file.seek(begin)
             data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
-        except (OSError, Unreadable) as error:
+        except BaseException as error:  # Ctrl-C too, while a pipe is waited for
             self.error, data = self.error or error, b""
         for place, patch in self._patches.items():
             low, high = max(place, begin), min(place + len(patch), begin + len(data))
