@@ -181,8 +181,11 @@ def _json_lines(path: Path, heard: Iterable[Heard]) -> Iterator[str]:
 def _csv_lines(path: Path, heard: Iterable[Heard]) -> Iterator[str]:
     """file,start,end,label,probability: a line for each class that is named in a window."""
     for start, end, named in heard:
-        for label, probability in named or [("", "")]:
-            yield csv_line(encodable(str(path)), start, end, label, probability)
+        where = encodable(str(path)), start, end
+        if not named:
+            yield csv_line(*where, "", "")
+        for label, probability in named:
+            yield csv_line(*where, label, probability)
 
 
 def _labels(_path: Path, heard: Iterable[Heard]) -> Iterator[str]:
