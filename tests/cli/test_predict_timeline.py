@@ -253,12 +253,16 @@ def test_a_stream_is_answered_while_it_arrives(model: str, sound: Path, tmp_path
 
 
 class Interrupted(io.BytesIO):
-    """Standard input of somebody who presses Ctrl-C when all of it has been heard."""
+    """Standard input of somebody who presses Ctrl-C in the middle of a sound that goes on."""
+
+    pressed = False
 
     def read(self, size: int | None = -1) -> bytes:
-        if not (part := super().read(size)):
+        part = super().read(size)
+        if not self.pressed and (size is None or len(part) < size):
+            self.pressed = True
             signal.raise_signal(signal.SIGINT)
-        return part
+        return part + bytes(0 if size is None else size - len(part))
 
 
 @pytest.mark.parametrize(("option", "kept"), [("--stream", True), ("--timeline", False)])
@@ -273,7 +277,8 @@ def test_ctrl_c_ends_a_stream(
     """What was heard is kept; of what is no stream, nothing half done."""
     from fastloaa.cli import app as whole
 
-    content = wav_with_sizes(encoded(sweep(32_000), 16_000, "WAV", "PCM_16"), 0xFFFFFFFF, 0xFFFFFFFF)
+    both = np.repeat(sweep(98_400)[:, None], 2, 1)
+    content = wav_with_sizes(encoded(both, 48_000, "WAV", "PCM_16"), 0xFFFFFFFF, 0xFFFFFFFF)
     stdin = types.SimpleNamespace(buffer=Interrupted(content), closed=False, isatty=lambda: False)
     monkeypatch.setattr(sys, "stdin", stdin)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
