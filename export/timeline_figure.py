@@ -46,6 +46,11 @@ class TimelinePicture:
             arrived.add(block)
         arrived.close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was heard: there is no figure then."""
+        return not len(self._classes)
+
     def add(self, window: Window) -> None:
         """What was heard next."""
         middle = (window.start + window.end) / 2

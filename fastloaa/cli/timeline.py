@@ -66,13 +66,20 @@ class Listener:
         from fastloaa.export.timeline_figure import TimelinePicture
 
         drawn, stream = TimelinePicture(self.classifier.metadata), self.open(path)
+        stopped: KeyboardInterrupt | None = None
         try:
             for window in self.classifier.timeline(drawn.listen(stream), self.hop, self.batch_size):
                 drawn.add(window)
+        except KeyboardInterrupt as stop:
+            if not self.live or drawn.is_empty:
+                raise
+            stopped = stop
         finally:
             stream.close()
         with replacing(picture) as temporary:
             drawn.figure(printable(path.name)).savefig(temporary, dpi=150)
+        if stopped is not None:
+            raise stopped
 
 
 def write_timelines(listener: Listener, paths: Sequence[Path], out: Path | None, form: str) -> int:
