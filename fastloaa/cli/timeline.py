@@ -15,8 +15,10 @@ from fastloaa.files import replacing
 from fastloaa.text import encodable, printable
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from torch import Tensor
+
     from fastloaa.audio import AudioStream
-    from fastloaa.export import Classifier
+    from fastloaa.export import Classifier, Window
 
 PICTURES = ("png", "pdf", "svg")
 FORMATS = ("jsonl", "csv", "txt", *PICTURES)
@@ -52,11 +54,15 @@ class Listener:
         block = min(_BLOCK, (self.hop or metadata.window / 2) / 2) if self.live else None
         return AudioStream(path, metadata.sample_rate, block)
 
+    def windows(self, blocks: "Iterable[Tensor]") -> "Iterator[Window]":
+        """What is heard in them; of a live sound each window at once."""
+        return self.classifier.timeline(blocks, self.hop, 1 if self.live else self.batch_size)
+
     def hear(self, path: Path) -> Iterator[Heard]:
         """The windows of a recording, and what is named in each."""
         stream = self.open(path)
         try:
-            for window in self.classifier.timeline(stream, self.hop, 1 if self.live else self.batch_size):
+            for window in self.windows(stream):
                 yield window.start, window.end, self.classifier.named(window.probabilities, self.top, self.threshold)
         finally:
             stream.close()
@@ -68,7 +74,7 @@ class Listener:
         drawn, stream = TimelinePicture(self.classifier.metadata), self.open(path)
         stopped: KeyboardInterrupt | None = None
         try:
-            for window in self.classifier.timeline(drawn.listen(stream), self.hop, self.batch_size):
+            for window in self.windows(drawn.listen(stream)):
                 drawn.add(window)
         except KeyboardInterrupt as stop:
             if not self.live or drawn.is_empty:
