@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=256, help="in a batch: what is lost where a machine fails")
     arguments = parser.parse_args()
     paths = [str(path.resolve()) for path in sounds_below(arguments.recordings, LeftOut())]
+    if not paths:
+        parser.error(f"{arguments.recordings}: a folder without sound files")
     (
         ray.data.from_items([{"file": path} for path in paths], override_num_blocks=-(-len(paths) // arguments.files))
         .map_batches(
