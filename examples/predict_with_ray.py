@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
-import ray
 
 from fastloaa.data.sounds import LeftOut, sounds_below
 from fastloaa.export import Classifier
@@ -60,6 +59,8 @@ def main() -> None:
     paths = [str(path.resolve()) for path in sounds_below(arguments.recordings, LeftOut())]
     if not paths:
         parser.error(f"{arguments.recordings}: a folder without sound files")
+    import ray  # takes a while
+
     (
         ray.data.from_items([{"file": path} for path in paths], override_num_blocks=-(-len(paths) // arguments.files))
         .map_batches(
