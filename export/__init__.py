@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and edit
     from fastloaa.export.merging.merge import MergeError, merge, merged_from
     from fastloaa.export.onnx import ExportError, to_onnx
     from fastloaa.export.verify import Report, VerificationError
+    from fastloaa.export.windows import Window
 
 __all__ = [
     "Classifier",
@@ -22,6 +23,7 @@ __all__ = [
     "Prediction",
     "Report",
     "VerificationError",
+    "Window",
     "load_merged",
     "merge",
     "merged_from",
@@ -37,6 +39,7 @@ _MODULES = {
     "Prediction": "fastloaa.export.classifier",
     "Report": "fastloaa.export.verify",
     "VerificationError": "fastloaa.export.verify",
+    "Window": "fastloaa.export.windows",
     "load_merged": "fastloaa.export.merging.file",
     "merge": "fastloaa.export.merging.merge",
     "merged_from": "fastloaa.export.merging.merge",

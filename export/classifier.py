@@ -1,20 +1,22 @@
 """From sound files to labels by an exported file."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, AudioError, FrontEnd, load_beginning
-from fastloaa.audio.logmel import as_waveform
+from fastloaa.audio import FRONT_ENDS, AudioStream, FrontEnd
+from fastloaa.audio.logmel import as_samples, as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
+from fastloaa.export.listening import Part, Piece, ahead, answered, parts
 from fastloaa.export.onnx_file import Provider, open_session, optional
+from fastloaa.export.windows import Pool, Pooled, Window, hop_samples, windows
 from fastloaa.files import FileError
 from fastloaa.inputs import check_path, whole
 
@@ -34,7 +36,7 @@ class Prediction:
             probable enough.
         probabilities: theirs.
         seconds: length of the file.
-        heard: how much of that the model hears, from the start on.
+        heard: how much of that is in windows that the model heard: all, unless their hop is longer than they are.
         error: why the file could not be read, one line, else None.
     """
 
@@ -99,79 +101,186 @@ class Classifier:
         batch_size: int = 8,
         top: int | None = None,
         threshold: float | None = None,
+        *,
+        hop: float | None = None,
+        pool: Pool = "mean",
+        workers: int = 0,
     ) -> Iterator[Prediction]:
         """Decode and classify sound files as they come; a broken file becomes a `Prediction` with an error.
 
-        Files that follow each other and have the same length share a batch, as do those that are longer than what the
-        model hears. Others do not: a clip's mean is taken over all of its row, so zeros behind it would change its
-        answer.
+        All of a recording is heard, window after window of what the model was trained on, in memory that does not grow
+        with its length; `fastloaa.export.windows` says which. Windows share a batch, those of several files too, and
+        so do neighbours of the same length that are shorter. Others do not: a clip's mean is taken over all of its
+        row, so zeros behind it would change its answer.
 
         Without `top` and `threshold` the three most probable classes are named, and where a clip may have several
         labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
 
         Args:
             paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length; a single one too.
-            batch_size: most clips in one run.
+            batch_size: most windows in one run.
             top: most classes to name, at most all.
             threshold: least probability of a class that is named, from 0 to 1.
+            hop: seconds from window to window; None: half a window.
+            pool: the answer for a file is, for each class, the "mean" of its probabilities in all windows, or their
+                "max".
+            workers: threads that decode what comes next, up to twice as many files; 0: files are read as they are
+                asked for.
 
         Yields:
             One prediction for each path, in the order of the paths.
 
         Raises:
-            ArgumentError: batch_size or top below 1, a threshold outside 0 to 1.
+            ArgumentError: batch_size or top below 1, a threshold outside 0 to 1, a hop that is not above 0, another
+                pool, workers below 0.
             ArgumentTypeError: no paths.
         """
+        self._check_hears()
+        batch_size, workers = whole("batch_size", batch_size), whole("workers", workers, 0)
+        name = self._naming(top, threshold)
+        if isinstance(paths, str | PathLike):
+            paths = [paths]
+        if not isinstance(paths, Iterable) or hasattr(paths, "shape"):
+            raise ArgumentTypeError(
+                f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) and "
+                f"timeline(samples) take samples"
+            )
+        step, pooled = hop_samples(hop, self._samples, self._sample_rate), Pooled(pool)
+
+        def open_parts(path: Path) -> Generator[Part, None, None]:
+            return parts(path, self._sample_rate, self._samples, step)
+
+        found = ahead(map(_path, paths), open_parts, workers, batch_size)
+        return self._predictions(answered(found, self.probabilities, batch_size), pooled, name)
+
+    def timeline(
+        self,
+        sound: str | PathLike[str] | ArrayLike | Tensor | Iterable[ArrayLike | Tensor],
+        hop: float | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Window]:
+        """What is heard when: the windows of a recording of any length, as they are answered.
+
+        `fastloaa.export.windows` says which windows; a recording that is no longer than one has one.
+
+        Args:
+            sound: the path of a sound file, as of `classify`; samples, `[samples]` at `metadata.sample_rate`, floating
+                point between -1 and 1 or int16; or blocks of such samples that follow each other, from a microphone,
+                say, or a `fastloaa.audio.AudioStream`.
+            hop: seconds from window to window; None: half a window.
+            batch_size: most windows in one run; None: 8, and 1 of blocks, so that each window is answered as soon as
+                its samples are there.
+
+        Yields:
+            The windows, by their start.
+
+        Raises:
+            AudioError: the file cannot be read, or only to some place, when reading gets there.
+            ArgumentError: no samples or none that are finite, when they come; batch_size below 1, or a hop that is not
+                above 0.
+        """
+        self._check_hears()
+        step = hop_samples(hop, self._samples, self._sample_rate)
+        given = batch_size if batch_size is None else whole("batch_size", batch_size)
+        blocks: Iterable[Any]
+        if isinstance(sound, str | PathLike):
+            blocks, default = AudioStream(sound, self._sample_rate), 8
+        elif hasattr(sound, "shape"):
+            blocks, default = [sound], 8
+        elif isinstance(sound, Iterable):
+            blocks, default = sound, 1
+        else:
+            raise ArgumentTypeError(
+                f"expected the path of a sound file, samples or blocks of samples; got {type(sound).__name__}"
+            )
+        return self._windows(blocks, step, given or default)
+
+    def _check_hears(self) -> None:
         if self._front_end is not None and self._front_end.reads == "log_mel":
             raise ArgumentError(
                 "the model was trained on spectrograms from files and cannot read sounds; probabilities(log_mel) takes "
                 "[batch, frames, mel_bins] of the same kind"
             )
-        batch_size, top = whole("batch_size", batch_size), None if top is None else whole("top", top)
-        if isinstance(paths, str | PathLike):
-            paths = [paths]
-        if not isinstance(paths, Iterable) or hasattr(paths, "shape"):
-            raise ArgumentTypeError(
-                f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) takes samples"
-            )
+
+    def named(
+        self, probabilities: NDArray[np.floating[Any]], top: int | None = None, threshold: float | None = None
+    ) -> list[tuple[str, float]]:
+        """The classes that `classify` names, best first, each with its probability.
+
+        Args:
+            probabilities: of a window or a clip, `[classes]`.
+            top, threshold: as of `classify`.
+
+        Raises:
+            ArgumentError: top below 1, or a threshold outside 0 to 1.
+        """
+        return self._naming(top, threshold)(probabilities)
+
+    def _naming(
+        self, top: int | None, threshold: float | None
+    ) -> Callable[[NDArray[np.floating[Any]]], list[tuple[str, float]]]:
+        """`named` of checked arguments."""
+        most = None if top is None else whole("top", top)
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise ArgumentError(f"threshold is a probability, from 0 to 1, got {threshold}")
-        if top is None and threshold is None:
-            top, threshold = (None, THRESHOLD) if self.metadata.multi_label else (TOP, None)
-        return self._stream(paths, batch_size, top, threshold or 0.0)
+        least = threshold or 0.0
+        if most is None and threshold is None:
+            most, least = (None, THRESHOLD) if self.metadata.multi_label else (TOP, 0.0)
 
-    def _stream(
-        self, paths: Iterable[str | PathLike[str]], batch_size: int, top: int | None, threshold: float
+        def name(row: NDArray[np.floating[Any]]) -> list[tuple[str, float]]:
+            best = [index for index in row.argsort()[::-1][:most] if row[index] >= least]
+            return [(self.metadata.labels[index], float(row[index])) for index in best]
+
+        return name
+
+    def _predictions(
+        self,
+        found: Iterable[Part],
+        pooled: Pooled,
+        name: Callable[[NDArray[np.floating[Any]]], list[tuple[str, float]]],
     ) -> Iterator[Prediction]:
-        batch: list[tuple[Path, Tensor, float]] = []
-        for given in paths:
-            check_path(given)
-            path = Path(given)
-            try:
-                waveform, seconds = load_beginning(path, self._sample_rate, self._samples)
-            except (AudioError, OSError) as error:
-                yield from self._answer(batch, top, threshold)
-                batch = []
-                yield Prediction(path, error=str(error))
+        for part in found:
+            if isinstance(part, Piece):
+                pooled.add(part.answer)
                 continue
-            if batch and (len(batch) == batch_size or len(batch[0][1]) != len(waveform)):
-                yield from self._answer(batch, top, threshold)
-                batch = []
-            batch.append((path, waveform, seconds))
-        yield from self._answer(batch, top, threshold)
+            row = pooled.result()
+            if part.error is not None:
+                yield Prediction(part.path, error=part.error)
+            elif row is not None:
+                named = name(row)
+                yield Prediction(
+                    part.path,
+                    tuple(label for label, _ in named),
+                    tuple(probability for _, probability in named),
+                    part.seconds,
+                    part.heard,
+                )
 
-    def _answer(
-        self, batch: list[tuple[Path, Tensor, float]], top: int | None, threshold: float
-    ) -> Iterator[Prediction]:
-        if not batch:
-            return
-        waveform = torch.stack([clip for _, clip, _ in batch])
-        for (path, _, seconds), row in zip(batch, self.probabilities(waveform), strict=True):
-            best = [index for index in row.argsort()[::-1][:top] if row[index] >= threshold]
-            yield Prediction(
-                path,
-                tuple(self.metadata.labels[i] for i in best),
-                tuple(float(row[i]) for i in best),
-                seconds,
-                min(seconds, self.metadata.window),
+    def _windows(self, blocks: Iterable[Any], hop: int, batch_size: int) -> Iterator[Window]:
+        cut = windows(blocks if isinstance(blocks, AudioStream) else _checked(blocks), self._samples, hop)
+        for part in answered((Piece(*each) for each in cut), self.probabilities, batch_size):
+            if isinstance(part, Piece):
+                start, end = (at / self._sample_rate for at in (part.start, part.start + len(part.waveform)))
+                yield Window(start, end, part.answer)
+
+
+def _path(given: str | PathLike[str]) -> Path:
+    check_path(given)
+    return Path(given)
+
+
+def _checked(blocks: Iterable[Any]) -> Iterator[Tensor]:
+    """Blocks of samples, float32 `[samples]`; at least one sample in all."""
+    count = 0
+    for block in blocks:
+        samples = as_samples(block).float()
+        if samples.ndim != 1:
+            raise ArgumentError(
+                f"expected samples [samples], or blocks of them, got shape {list(samples.shape)}; average the channels"
             )
+        if not samples.isfinite().all():
+            raise ArgumentError(f"NaN or infinite samples, among the {len(samples)} from sample number {count} on")
+        count += len(samples)
+        yield samples
+    if not count:
+        raise ArgumentError("no samples, expected at least one")

@@ -9,10 +9,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastloaa.attention.maps import AttentionError, attention_maps, token_attention
+from fastloaa.audio.mel import hertz_of_bins, hertz_of_mel, mel_of_hertz
 from fastloaa.backbones import backbone_of
 from fastloaa.figure_text import drawable
 from fastloaa.models import AST
@@ -65,10 +66,7 @@ class Places:
         return (patch - stride) / 2 + stride * np.arange(count + 1)
 
     def _hertz(self, bins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Frequency at positions on the mel axis; bin i is centred at i + 0.5, where its filter has its peak."""
-        front_end = self.model.front_end
-        low, high = _mel(front_end.low_freq), _mel(front_end.sample_rate / 2)
-        return _hertz_of_mel(low + (bins + 0.5) * (high - low) / (front_end.mel_bins + 1))
+        return hertz_of_bins(self.model.front_end, bins)
 
 
 @torch.no_grad()
@@ -165,7 +163,7 @@ def _spectrograms(row: Sequence[Axes], model: AST, waveform: Tensor, queries: Se
         )
         for start, stop in queries:
             axes.axvspan(start, stop, facecolor="none", edgecolor=_QUERY, linewidth=1.5)
-        axes.set_yscale("function", functions=(_mel, _hertz_of_mel))
+        axes.set_yscale("function", functions=(mel_of_hertz, hertz_of_mel))
         axes.set_yticks([tick for tick in _TICKS if tick <= places.bin_edges()[-1]])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
@@ -195,12 +193,3 @@ def _maps(row: Sequence[Axes], places: Places, maps: Sequence[Tensor], step: int
 
 def _colour_bar(row: Sequence[Axes], mesh: QuadMesh, label: str, extend: str) -> None:
     row[0].figure.colorbar(mesh, ax=list(row), label=label, extend=extend, pad=0.01, aspect=12)
-
-
-def _mel(hertz: ArrayLike) -> NDArray[np.float64]:
-    """Kaldi's mel scale, which is HTK's."""
-    return 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
-
-
-def _hertz_of_mel(mel: ArrayLike) -> NDArray[np.float64]:
-    return 700.0 * np.expm1(np.asarray(mel, np.float64) / 1127.0)

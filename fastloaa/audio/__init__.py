@@ -2,7 +2,7 @@
 
 from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
 from fastloaa.audio.base import SpectrogramFrontEnd
-from fastloaa.audio.decode import AudioError, AudioWarning, load_audio, load_beginning
+from fastloaa.audio.decode import AudioError, AudioStream, AudioWarning, load_audio, load_beginning
 from fastloaa.audio.epic_sounds import EpicSoundsFrontEnd
 from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
 from fastloaa.audio.frontend import STATISTICS, FrontEnd, measure_statistics
@@ -22,6 +22,7 @@ __all__ = [
     "LOG_MEL_RATE",
     "STATISTICS",
     "AudioError",
+    "AudioStream",
     "AudioWarning",
     "EpicSoundsFrontEnd",
     "FrontEnd",

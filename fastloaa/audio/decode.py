@@ -2,9 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from functools import lru_cache
 from numbers import Real
 from os import PathLike
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
 
 from fastloaa.audio.ffmpeg import FFmpegFile
 from fastloaa.audio.formats import formats_installed, needs_ffmpeg
-from fastloaa.audio.logmel import as_samples, described
+from fastloaa.audio.logmel import described
+from fastloaa.audio.resample import resample, resampled_blocks
 from fastloaa.audio.sndfile import NotLibsndfiles, SndFile
-from fastloaa.audio.sources import STANDARD_INPUT, Unreadable, length_of, open_source
-from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.audio.sources import STANDARD_INPUT, LivePipe, Unreadable, length_of, open_source
+from fastloaa.errors import FastloaaError
 from fastloaa.inputs import whole
 
 LONGEST = 1 << 30
@@ -113,8 +112,62 @@ def load_beginning(path: str | PathLike[str], sample_rate: int, samples: int) ->
         return resample(torch.cat(kept), sound.rate, sample_rate)[:samples].clone(), count / sound.rate
 
 
+class AudioStream(Iterator[Tensor]):
+    """A sound of any length, block by block: what `load_audio` gives, in memory that does not grow with the length.
+
+    The file is opened when the first block is asked for. `close` closes it before its end.
+
+    Args:
+        path, sample_rate: as of `load_audio`.
+        live: of a wav, au or flac that comes out of a pipe, how many seconds of it make a block, which is there as soon
+            as they are: a microphone, say, whose recording has no end. Such a pipe is not kept, whatever its length.
+            None: a pipe is read to its end first.
+
+    Attributes:
+        seconds: how much has been decoded; at the end, how long the sound is.
+
+    Yields:
+        Blocks that follow each other, float32 `[samples]`, samples >= 1.
+
+    Raises:
+        AudioError: as of `load_audio`, but for the number of samples, when reading gets there; a live pipe of another
+            kind.
+
+    Warns:
+        AudioWarning: as of `load_audio`.
+    """
+
+    def __init__(self, path: str | PathLike[str], sample_rate: int = 16000, live: float | None = None) -> None:
+        self._path, self._rate = _checked(path, sample_rate)
+        self._live = live
+        self.seconds = 0.0
+        self._blocks = self._decoded()
+
+    def __next__(self) -> Tensor:
+        return next(self._blocks)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._blocks.close()
+
+    def _decoded(self) -> Generator[Tensor, None, None]:
+        with _opened(self._path, live=self._live is not None) as sound:
+            if sound.note:
+                warnings.warn(f"{self._path}: {sound.note}", AudioWarning, stacklevel=2)
+            yield from resampled_blocks(self._counted(sound), sound.rate, self._rate)
+            if not self.seconds:
+                raise Unreadable(_NO_SAMPLES)
+
+    def _counted(self, sound: SndFile | FFmpegFile) -> Iterator[Tensor]:
+        count, size = 0, None if self._live is None else max(round(self._live * sound.rate), 1)
+        for block in _finite(sound, 0, None, size):
+            count += len(block)
+            self.seconds = count / sound.rate
+            yield block
+
+
 def _checked(path: str | PathLike[str], sample_rate: int) -> tuple[Path, int]:
-    """What both take, as Path and int."""
+    """What all of them take, as Path and int."""
     if not isinstance(path, str | PathLike):
         raise AudioError(f"expected the path of a sound file, got {described(path)}; FrontEnd takes samples")
     if not isinstance(sample_rate, Real) or not 1 <= sample_rate <= 1 << 30:
@@ -137,34 +190,24 @@ def sound_seconds(path: str | PathLike[str]) -> float:
     return _decoded_seconds(path, path.stat().st_mtime_ns)
 
 
-def resample(samples: Tensor, source: int, target: int) -> Tensor:
-    """Samples `[..., samples]` at the rate `target` instead of `source`, both in Hz, by a windowed sinc.
-
-    Raises:
-        ArgumentError: samples that are neither floating-point nor 16-bit integers, or a rate below 1.
-    """
-    samples = as_samples(samples)
-    if source < 1 or target < 1:
-        raise ArgumentError(f"expected rates in Hz, at least 1, got {source} and {target}")
-    return samples if source == target else _resampler(source, target)(samples)
-
-
 def _number(seconds: float, rate: int) -> int:
     """Which sample it is; times beyond any sound are as good as each other."""
     return round(min(seconds * rate, 2.0**60))
 
 
 @contextmanager
-def _opened(path: Path, only_beginning: bool = False) -> Iterator[SndFile | FFmpegFile]:
+def _opened(path: Path, only_beginning: bool = False, live: bool = False) -> Iterator[SndFile | FFmpegFile]:
     """A sound of any kind; what is wrong with it is an AudioError that names it."""
     try:
-        with open_source(path, only_beginning) as source:
+        with open_source(path, only_beginning, live) as source:
             is_file = str(path) != STANDARD_INPUT and path.is_file()
             if not length_of(source):
                 raise Unreadable("not a sound file but empty, 0 bytes; copy it again or leave it out")
             try:
                 sound: SndFile | FFmpegFile = SndFile(source, path if is_file else None)
             except NotLibsndfiles as error:
+                if isinstance(source, LivePipe):
+                    source.refuse()
                 if not formats_installed():
                     if needs_ffmpeg(path, source):
                         raise Unreadable(
@@ -206,11 +249,18 @@ def _samples(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Tensor
     return torch.cat(parts)[: None if end is None else end - first]
 
 
-def _finite(sound: SndFile | FFmpegFile, first: int, end: int | None) -> Iterator[Tensor]:
+def _finite(sound: SndFile | FFmpegFile, first: int, end: int | None, size: int | None = None) -> Iterator[Tensor]:
     """`blocks` of numbers alone."""
-    for part in sound.blocks(first, end):
-        if not part.isfinite().all():
-            raise Unreadable("holds NaN or infinite samples; write it again with samples between -1 and 1")
+    at = first
+    for part in sound.blocks(first, end, size):
+        finite = part.isfinite()
+        if not finite.all():
+            seconds = (at + int(finite.int().argmin())) / sound.rate
+            raise Unreadable(
+                f"holds NaN or infinite samples, the first at {seconds:.6g} s; write it again with samples "
+                "between -1 and 1"
+            )
+        at += len(part)
         yield part
 
 
@@ -223,15 +273,3 @@ def _decoded_seconds(path: Path, changed: int) -> float:
 
 def _count(sound: SndFile | FFmpegFile) -> int:
     return sum(map(len, sound.blocks(0)))
-
-
-@lru_cache(maxsize=32)
-def _resampler(source: int, target: int) -> Resample:
-    """The windowed-sinc resampler of two rates in Hz, kept: building one costs half as much as using it on 5 s."""
-    # Its filters grow with the reduced ratio: gigabytes at 44,101 -> 16,000 Hz. All usual rates reduce to terms below
-    # 2000 (441/160, 1280/147) and stay exact; any other is off by at most one part in 4000, half a cent.
-    low, high = sorted((source, target))
-    ratio = Fraction(low, high).limit_denominator(2000)
-    if source > target:
-        return Resample(ratio.denominator, ratio.numerator)
-    return Resample(ratio.numerator, ratio.denominator)

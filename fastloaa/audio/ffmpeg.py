@@ -69,11 +69,12 @@ class FFmpegFile:
         except self._errors as error:
             raise Unreadable(f"truncated or damaged ({_reason(error)}); copy it again") from error
 
-    def blocks(self, first: int, last: int | None = None) -> Iterator[Tensor]:
+    def blocks(self, first: int, last: int | None = None, size: int | None = None) -> Iterator[Tensor]:
         """Samples from number `first` to before `last`, channels averaged: float32 `[n]`, n >= 1.
 
         Args:
             last: some more may come; None: until the sound ends.
+            size: about how many make a block; None: as many as are quick to decode.
 
         Raises:
             Unreadable: damaged, less comes than the header declares, or the rate changes on the way.
@@ -89,7 +90,9 @@ class FFmpegFile:
                 at = self.frames  # what follows only fills the codec's last frame
             if at > first:
                 kept.append(samples[max(first - begin, 0) : at - begin])
-            if kept and (sum(map(len, kept)) >= _BLOCK or self._next is None or (last is not None and at >= last)):
+            if kept and (
+                sum(map(len, kept)) >= (size or _BLOCK) or self._next is None or (last is not None and at >= last)
+            ):
                 yield torch.from_numpy(np.concatenate(kept))
                 kept = []
             if last is not None and at >= last and not kept:

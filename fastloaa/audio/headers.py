@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from fastloaa.audio.mpeg import MpegStream, scan_mpeg
-from fastloaa.audio.sources import ENDLESS, Unreadable, length_of
+from fastloaa.audio.sources import ENDLESS, Pipe, length_of
 
 _UNKNOWN = 0xFFFFFFFF
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
@@ -30,6 +30,8 @@ class Header:
         samples: how many it declares, where that is taken out by a patch.
         length: bytes up to where the samples end, if libsndfile must not look behind; else None.
         mpeg: of an MPEG audio stream, what is in it.
+        endless_from: byte where the samples of a wav begin whose writer has not come to their end yet, else None.
+        endian: of its numbers, as libsndfile names it.
         note: what the user should know, one line.
     """
 
@@ -37,6 +39,8 @@ class Header:
     samples: int | None = None
     length: int | None = None
     mpeg: MpegStream | None = None
+    endless_from: int | None = None
+    endian: str = "LITTLE"
     note: str | None = None
 
 
@@ -94,11 +98,15 @@ def _wav(file: BinaryIO, order: str, start: bytes) -> Header:
     if long_size is not None and size == _UNKNOWN:
         (where, declared), width = long_size, 8
     _, whole = _chunk(start[:8], order)
-    header = Header()
-    if rest > 0 and not _is_finished(file, order, begin, declared, whole, length):
+    header = Header(endian="LITTLE" if order == "<" else "BIG")
+    open_ended = not declared or is_placeholder(declared)
+    # What is still being written tells nothing by what follows: waiting for that would be waiting for ever.
+    endless = length == ENDLESS and open_ended
+    if endless or (rest > 0 and not _is_finished(file, order, begin, declared, whole, length)):
         known = rest if width == 8 or rest < _UNKNOWN else _UNKNOWN
         header.patches[where] = struct.pack(order + ("Q" if width == 8 else "I"), known)
-        header.note = _UNFINISHED
+        header.note = None if open_ended and isinstance(file, Pipe) else _UNFINISHED  # who writes to one cannot know
+        header.endless_from = begin if endless else None
         declared = known
     left = rest - declared
     if length == ENDLESS:
@@ -221,14 +229,14 @@ class View(io.RawIOBase):
         self._end = (length_of(file) if last is None else last) - first
         self._claimed = self._end if claimed is None else claimed
         self._at = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         begin = self._first + self._at
         try:
             self._file.seek(begin)
             data = self._file.read(max(min(len(buffer), self._end - self._at), 0))
-        except (OSError, Unreadable) as error:
+        except BaseException as error:  # Ctrl-C too, while a pipe is waited for
             self.error, data = self.error or error, b""
         for place, patch in self._patches.items():
             low, high = max(place, begin), min(place + len(patch), begin + len(data))

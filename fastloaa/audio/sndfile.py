@@ -19,6 +19,7 @@ from fastloaa.errors import FastloaaError
 BLOCK = 1 << 18  # numbers at a time, of all channels
 # libsndfile shortens a cut wav, aiff or caf without an error; only its log tells what the header promised.
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_SAMPLE_BY_SAMPLE = re.compile(r"PCM_|FLOAT|DOUBLE|[AU]LAW")
 _LENGTH_IS_A_GUESS = {"MP3", "SDS"}
 _LARGEST = 1 << 62  # frames; libsndfile gives about twice as many where it does not know
 
@@ -59,11 +60,12 @@ class SndFile:
         self._header = read_header(source)
         self._stream: MpegStream | None = None  # where libsndfile is given it alone
         self._sound = self._open()
+        self._read_endless()
         self.frames: int | None = self._sound.frames if self._sound.frames < _LARGEST else None
         is_mpeg = self._sound.format == "MP3" or self._sound.subtype.startswith("MPEG")
         if is_mpeg and self._ends:
             self._follow_frames(mpeg_header(source))
-        elif self._header.samples is not None:
+        elif self._header.samples is not None or self._header.endless_from is not None:
             self.frames = self._header.samples
         self._guessed = is_mpeg or self._sound.format in _LENGTH_IS_A_GUESS or self.frames is None
         self.rate: int = self._sound.samplerate
@@ -86,6 +88,22 @@ class SndFile:
         self._sound = self._open()
         self.frames = stream.samples
 
+    def _read_endless(self) -> None:
+        """Read a wav that is still being written as samples without a header: no size in one goes beyond 4 GiB."""
+        begin, sound = self._header.endless_from, self._sound
+        if begin is None or not isinstance(self._source, Pipe):
+            return
+        sound.close()
+        if _SAMPLE_BY_SAMPLE.match(sound.subtype):
+            self._view = View(self._source, {}, begin)
+            self._sound = _Forward(
+                self._view, "r", sound.samplerate, sound.channels, sound.subtype, self._header.endian, "RAW"
+            )
+        else:  # libsndfile would make up the packets that are missing
+            self._source.read_to_end()
+            self._ends, self._header = True, read_header(self._source)
+            self._sound = self._open()
+
     def _open(self) -> _Forward:
         if self._stream is not None:
             self._view = View(self._source, {}, self._stream.start, self._stream.end, ENDLESS)
@@ -97,11 +115,12 @@ class SndFile:
             self._check_view()
             raise NotLibsndfiles(str(error).rpartition(": ")[2].rstrip(".")) from error
 
-    def blocks(self, first: int, last: int | None = None) -> Iterator[Tensor]:
+    def blocks(self, first: int, last: int | None = None, size: int | None = None) -> Iterator[Tensor]:
         """Samples from number `first` to before `last`, channels averaged: float32 `[n]`, n >= 1.
 
         Args:
             last: None: until the sound ends.
+            size: most samples of a block; None: as many as are quick to read.
 
         Raises:
             Unreadable: damaged, or less comes than the header declares.
@@ -114,14 +133,16 @@ class SndFile:
             except soundfile.SoundFileError:  # some codecs cannot after all, or the sound is shorter
                 self._sound.close()
                 self._sound = self._open()
-        block = np.empty((max(BLOCK // self._sound.channels, 1), self._sound.channels), dtype="float32")
+        most = max(BLOCK // self._sound.channels, 1)
+        block = np.empty((min(size or most, most), self._sound.channels), dtype="float32")
         while last is None or at < last:
             try:
-                size = len(block) if last is None else min(len(block), last - at)
-                samples = torch.from_numpy(self._sound.read(size, out=block))
+                count = len(block) if last is None else min(len(block), last - at)
+                samples = torch.from_numpy(self._sound.read(count, out=block))
             except soundfile.SoundFileError as error:
                 self._check_view()
                 raise Unreadable(f"truncated or damaged ({str(error).rstrip('.')}); copy it again") from error
+            self._check_view()
             if not len(samples):
                 break
             at += len(samples)
@@ -130,7 +151,6 @@ class SndFile:
         else:
             return
         self.end = at
-        self._check_view()
         if isinstance(self._source, Pipe) and self._source.is_full:
             raise Unreadable(f"holds more than {LONGEST_PIPE >> 20} MiB; save it as a file")
         if self.frames is not None and at < self.frames - self._slack(self.frames):

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from fastloaa.errors import FastloaaError
 from fastloaa.files import WriteError, writing_temporary
@@ -16,6 +16,7 @@ from fastloaa.files import WriteError, writing_temporary
 STANDARD_INPUT = "-"
 LONGEST_PIPE = 4 << 30  # bytes; kept in memory up to IN_MEMORY, in a temporary file beyond
 IN_MEMORY = 64 << 20
+REMEMBERED = 1 << 20  # bytes of a live pipe: its header, and what a decoder goes back
 PATIENCE = 5.0  # seconds until a named pipe without a first byte counts as one that nobody writes to
 ENDLESS = 1 << 40  # bytes; the length of what has not ended yet, larger than any file that is read
 
@@ -26,25 +27,27 @@ class Unreadable(FastloaaError):
     """What is wrong with a sound and what to do, in one line that does not name it."""
 
 
-def open_source(path: Path, only_beginning: bool = False) -> BinaryIO:
+def open_source(path: Path, only_beginning: bool = False, live: bool = False) -> BinaryIO:
     """Open a file, a pipe or, as `-`, standard input for reading bytes; seekable.
 
     Args:
         only_beginning: of wav, au and flac from a pipe, bytes are taken when they are asked for, so that endless ones
             can be read; where they end is not known then, and they seem `ENDLESS` bytes long. All others are read to
             their end first.
+        live: bytes are taken from a pipe when they are asked for, and soon forgotten, so that it may go on for ever.
 
     Raises:
-        Unreadable: there is no such file or it is none, nothing comes out of the pipe or more than `LONGEST_PIPE`.
+        Unreadable: there is no such file or it is none, nothing comes out of the pipe or more than `LONGEST_PIPE`, or
+            what comes out of a live one has to be read to its end first.
     """
     if str(path) == STANDARD_INPUT:
-        return _seekable(_standard_input(), only_beginning)
+        return _seekable(_standard_input(), only_beginning, live)
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
             return path.open("rb")
         if stat.S_ISFIFO(mode):
-            return _seekable(_open_fifo(path), only_beginning)
+            return _seekable(_open_fifo(path), only_beginning, live)
     except FileNotFoundError as error:
         if path.is_symlink():
             raise Unreadable(f"is a link to {path.readlink()}, which does not exist; correct the link") from error
@@ -94,11 +97,11 @@ def _open_fifo(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def _seekable(stream: BinaryIO, only_beginning: bool) -> BinaryIO:
-    pipe = Pipe(stream)
+def _seekable(stream: BinaryIO, only_beginning: bool, live: bool) -> BinaryIO:
+    pipe = LivePipe(stream) if live else Pipe(stream)
     start = pipe.read(4)
     pipe.seek(0)
-    if not only_beginning or start not in _READ_FORWARDS:
+    if not (live or only_beginning) or (start and start not in _READ_FORWARDS):
         pipe.read_to_end()
     return pipe
 
@@ -175,3 +178,43 @@ class Pipe(io.BufferedIOBase, BinaryIO):
         if self._stream is not getattr(sys.stdin, "buffer", None):
             self._stream.close()
         super().close()
+
+
+class LivePipe(Pipe):
+    """A `Pipe` that keeps no more than the last `REMEMBERED` bytes, and so may go on for ever."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self._limit, self._recent = ENDLESS, bytearray()
+
+    def read_to_end(self) -> None:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise Unreadable: what comes cannot be read without its end."""
+        raise Unreadable("cannot be heard while it arrives, as wav of PCM, au and flac can; let ffmpeg make a wav")
+
+    def _take(self, end: int) -> None:
+        while not self._ended and self._length < end:
+            part = self._stream.read(min(end - self._length, REMEMBERED))
+            self._ended = not part
+            self._recent += part
+            self._length += len(part)
+            # Rarely, since everything behind them moves.
+            if len(self._recent) > 2 * REMEMBERED:
+                del self._recent[:-REMEMBERED]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `Pipe.read`.
+
+        Raises:
+            Unreadable: what stood there is forgotten.
+        """
+        end = self._limit if size is None or size < 0 else self._at + size
+        self._take(end)
+        first = self._length - len(self._recent)
+        if self._at < first:
+            raise Unreadable("cannot be heard while it arrives: its header has to be read again; save it as a file")
+        part = bytes(self._recent[self._at - first : end - first])
+        self._at += len(part)
+        return part

@@ -1,23 +1,48 @@
 """`fastloaa predict`: what an exported model hears in sound files."""
 
 import glob
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.cli.answers import progress, table_writer, write_json
+from fastloaa.errors import ArgumentError
+
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Prediction
 
 
+class Pool(StrEnum):
+    """One answer of many windows."""
+
+    mean = "mean"
+    max = "max"
+
+
+class Format(StrEnum):
+    """Of what is written."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+    txt = "txt"
+    png = "png"
+    pdf = "pdf"
+    svg = "svg"
+
+
 def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file that `fastloaa export` wrote.")],
-    files: Annotated[list[str], typer.Argument(help="Sound files, folders of them, patterns such as 'sounds/*.ogg'.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Sound files, folders of them, patterns such as 'sounds/*.ogg', or - for standard input."),
+    ],
     top: Annotated[
         int | None,
         typer.Option(min=1, help="Most classes to name for each file; 3 where neither this nor --threshold is given."),
@@ -26,35 +51,81 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Least probability of a class; 0.5 for models of several labels to a clip."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most clips in one run of the model.")] = 8,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Seconds from window to window of a recording; half a window if not given."),
+    ] = None,
+    pool: Annotated[
+        Pool, typer.Option(help="Answer for a file: mean of its windows' probabilities, or max, for short sounds.")
+    ] = Pool.mean,
+    with_times: Annotated[bool, typer.Option("--timeline", help="Say what is heard when, window by window.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="--timeline of a wav from a pipe that goes on, such as a microphone's.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a table there: .parquet, .csv or .jsonl; killed, the same command goes on where it was. With "
+            "--timeline .jsonl, .csv, .txt (labels for Audacity), .png, .pdf or .svg."
+        ),
+    ] = None,
+    form: Annotated[Format | None, typer.Option("--format", help="If the name of --out does not say it.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most windows in one run of the model.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode files beside the model.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each file, for scripts.")] = False,
 ) -> None:
-    """Classify sound files with an exported model.
+    """Classify sound files with an exported model: all of a recording, however long it is.
 
     Answers come as they are found. A file that cannot be read is named and passed over; the exit code is then 1.
 
     Example: fastloaa predict sounds.onnx recordings/ 'more/*.ogg' --json
+    or fastloaa predict sounds.onnx meeting.wav --timeline --out meeting.png
+    or ffmpeg -v error -f alsa -i default -f wav - | fastloaa predict sounds.onnx - --stream
     """
+    from fastloaa.cli import tables, timeline
     from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Classifier
 
+    with_times = with_times or stream
+    if form and out is None and not with_times:
+        raise ArgumentError("--format goes with --out or --timeline; --json gives a line of JSON for each file")
+    kind = _format(out, form, as_json, timeline.FORMATS if with_times else tables.FORMATS)
     left_out = LeftOut()
     paths = sound_files(files, left_out)
+    if stream and (len(paths) != 1 or paths[0].is_file()):
+        raise ArgumentError("--stream hears one pipe: give - for standard input, or the name of a pipe")
     for line in left_out.lines():
         print(f"left out: {line}", file=sys.stderr)
     classifier = Classifier(model)
-    write = _write_json if as_json else table_writer(paths, classifier.metadata.labels)
-    broken = cut = 0
-    for prediction in _progress(classifier.classify(paths, batch_size, top, threshold), len(paths)):
-        write(prediction)
-        broken += prediction.error is not None
-        cut += prediction.seconds != prediction.heard
-    if cut:
-        window = classifier.metadata.window
-        print(f"of {cut} of {len(paths)} files only the first {window:.2f} s were heard", file=sys.stderr)
+
+    def classify(paths: Sequence[Path]) -> "Iterator[Prediction]":
+        return classifier.classify(paths, batch_size, top, threshold, hop=hop, pool=pool.value, workers=workers)
+
+    if with_times:
+        listener = timeline.Listener(classifier, hop, batch_size, top, threshold, stream)
+        broken = timeline.write_timelines(listener, paths, out, kind)
+    elif out is not None:
+        about = {"model": tables.digest(model), "top": top, "threshold": threshold, "hop": hop, "pool": pool.value}
+        broken = tables.write_table(paths, out, kind, about, classify)
+    else:
+        write = write_json if kind == "jsonl" else table_writer(paths, classifier.metadata.labels)
+        broken = 0
+        for prediction in progress(classify(paths), len(paths)):
+            write(prediction)
+            broken += prediction.error is not None
     if broken:
         print(f"{broken} of {len(paths)} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _format(out: Path | None, form: Format | None, as_json: bool, known: Sequence[str]) -> str:
+    """What is written: one of `known`, or "table" for a screen."""
+    by_name = "" if out is None else out.suffix.lower().removeprefix(".")
+    found = form.value if form else by_name or ("jsonl" if as_json else "table")
+    if found not in known and (out or form):
+        names = ", ".join(f".{name}" for name in known)
+        raise ArgumentError(f"{out or '--format'}: give a name that ends in {names}, or one of these as --format")
+    return found
 
 
 def sound_files(arguments: Sequence[str], left_out: "LeftOut | None" = None) -> list[Path]:
@@ -109,72 +180,3 @@ def _matches(pattern: str) -> Iterator[str]:
             continue
         for folder in folders_below(Path(start)):
             yield from _matches(str(Path(glob.escape(str(folder)), after)))
-
-
-def _progress(predictions: Iterable["Prediction"], total: int) -> Iterator["Prediction"]:
-    """A bar on stderr where it is a terminal, unless the answers themselves show there how far it is."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal or sys.stdout.isatty()
-    # Without redirect_stdout=False rich would send the answers to stderr as well.
-    with Progress(console=console, disable=hidden, transient=True, redirect_stdout=False) as progress:
-        yield from progress.track(predictions, total, description="Listening")
-
-
-def _write_json(prediction: "Prediction") -> None:
-    answer: dict[str, object] = {"file": str(prediction.path)}
-    if prediction.error is None:
-        named = zip(prediction.labels, prediction.probabilities, strict=True)
-        answer["top"] = [{"label": label, "probability": probability} for label, probability in named]
-        answer |= {"seconds": prediction.seconds, "heard": prediction.heard}
-    else:
-        answer["error"] = prediction.error
-    print(json.dumps(answer), flush=True)
-
-
-def table_writer(paths: Sequence[Path], labels: Sequence[str]) -> Callable[["Prediction"], None]:
-    """Print a table's head, and return what prints one row of it: rows appear as they come, not all at the end.
-
-    Widths are of what a screen shows: Chinese characters, say, take two columns each.
-    """
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from fastloaa.text import printable
-
-    console = Console(markup=False, emoji=False, highlight=False)  # [brackets] in file names are no markup
-    file_width = max(4, *(cell_len(printable(path)) for path in paths))
-    label_widths = [cell_len(printable(label)) for label in labels]
-    if console.is_terminal:
-        file_width = min(file_width, console.width // 2)
-    else:
-        console.width = file_width + 2 * sum(label_widths) + 10 * len(labels) + 50  # nothing is cut in a file or a pipe
-
-    def write_row(*cells: str, style: str = "") -> None:
-        table = Table.grid(
-            Column(width=file_width, no_wrap=True),
-            Column(width=max(5, *label_widths), no_wrap=True),
-            Column(width=11, justify="right"),
-            Column(no_wrap=True),
-            padding=(0, 2, 0, 0),
-        )
-        table.add_row(*cells, style=style)
-        console.print(table)
-
-    def write(prediction: "Prediction") -> None:
-        if prediction.error is not None:
-            console.print(printable(prediction.error), style="red", soft_wrap=not console.is_terminal)
-            return
-        named = [printable(label) for label in prediction.labels]
-        shares = [f"{probability:.1%}" for probability in prediction.probabilities]
-        (label, share), *further = zip(named, shares, strict=True) if named else [("-", "")]  # none is probable enough
-        name = printable(prediction.path)
-        if cell_len(name) > file_width:  # the end of a path says most
-            name = next(f"…{end}" for i in range(len(name)) if cell_len(end := name[i:]) < file_width)
-        write_row(name, label, share, ", ".join(map(" ".join, further)))
-
-    write_row("file", "label", "probability", "further", style="bold")
-    return write

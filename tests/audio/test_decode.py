@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastloaa.audio import AudioError, decode, load_audio, load_beginning
-from fastloaa.audio.decode import resample
+from fastloaa.audio.resample import resample
 
 
 def sine(hertz: float, rate: int, seconds: float = 0.5) -> np.ndarray:

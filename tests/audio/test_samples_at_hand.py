@@ -21,7 +21,7 @@ from fastloaa.audio import (
     mixup,
     noise_and_roll,
 )
-from fastloaa.audio.decode import resample
+from fastloaa.audio.resample import resample
 from fastloaa.errors import FastloaaError
 from helpers.sounds import noise
 

@@ -63,6 +63,7 @@ def exported_files() -> dict[str, Any]:
     """What `fastloaa export` leaves."""
     to_onnx(adapt(small_ast(2, labels=["yes", "no"], backbone_options=SMALL | {"depth": 1})), "model.onnx")
     Path("mine.onnx").write_bytes(Path("model.onnx").read_bytes())
+    write_tone(Path("meeting.wav"))
     return {}
 
 
