@@ -9,7 +9,6 @@ from string import Template
 from fastloaa.export import bundle_texts as texts
 from fastloaa.export.classifier import THRESHOLD
 from fastloaa.export.onnx_file import Metadata, open_session
-from fastloaa.export.precisions import PRECISIONS
 from fastloaa.files import FileError, check_utf8, replacing
 
 _LARGEST = "*std::max_element(probabilities, probabilities + labels.size())"  # in C++
@@ -66,7 +65,7 @@ def _fill(text: str, name: str, metadata: Metadata) -> str:
         "least": f"{THRESHOLD}f" if metadata.multi_label else _LARGEST,
         "version": metadata.fastloaa,
         "precision": metadata.precision,
-        "needs": PRECISIONS[metadata.precision].onnxruntime,
+        "needs": metadata.onnxruntime or "1.24",  # the last that files needed which do not say
     }
     code = {
         language: Template(snippet).substitute(values)

@@ -72,7 +72,7 @@ def test_answers_are_near_pytorchs(
     logits = torch.from_numpy(session.run(["logits"], {"waveform": unheard.numpy()})[0])
     assert least < (logits - expected).abs().max() < most
     assert least < report.difference < most
-    assert (report.precision, report.recordings, report.batches) == (precision, 20, (1, 2, 3, 17))
+    assert (report.precision, report.recordings, report.batches) == (precision, 20, (1, 2, 5))
     assert report.agreement is not None
     assert report.agreement >= 0.9
     assert report.size == path.stat().st_size
