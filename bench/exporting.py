@@ -28,7 +28,7 @@ from fastloaa.export.opsets import DEFAULT
 from fastloaa.export.precisions import PRECISIONS
 
 BARE = "torch.onnx.export, bare"
-BACKBONES = {"tiny": "deit_tiny_distilled_patch16_384", "base": "deit_base_distilled_patch16_384"}
+BACKBONES = {"tiny": "deit_tiny_distilled_patch16_224", "base": "deit_base_distilled_patch16_384"}
 
 
 def export_bare(model: AST, path: Path) -> None:

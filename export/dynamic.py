@@ -44,14 +44,15 @@ class _Rewriting:
         self.opset = next(entry.version for entry in model.opset_import if not entry.domain)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.quantised: set[str] = set()
-        self.constants = {
+        constants: dict[str, Any] = {
             "int8/levels": np.float32(127),
             "int8/middle": np.float32(128),
             "int8/zero_point": np.uint8(128),
             "int8/least": np.float32(1e-30),  # for tokens that are zero
-            "int8/last": np.array([-1]),
         }
-        for name, value in self.constants.items():
+        if self.opset >= 18:  # before, ReduceMax had it as an attribute
+            constants["int8/last"] = np.array([-1])
+        for name, value in constants.items():
             self._constant(name, np.asarray(value))
 
     def product(self, node: Any) -> None:
@@ -72,16 +73,16 @@ class _Rewriting:
         """x [batch, tokens, in] -> uint8 around 128, and its step [batch, tokens, 1]."""
         self.quantised.add(x)
         self._node("Abs", [x], f"{x}/abs", f"{name}/Abs")
-        if self.opset < 18:  # axes were an attribute
+        if self.opset < 18:
             self._node("ReduceMax", [f"{x}/abs"], f"{x}/largest", f"{name}/Largest", axes=[-1])
         else:
             self._node("ReduceMax", [f"{x}/abs", "int8/last"], f"{x}/largest", f"{name}/Largest")
         self._node("Div", [f"{x}/largest", "int8/levels"], f"{x}/step", f"{name}/Step")
         self._node("Max", [f"{x}/step", "int8/least"], f"{x}/scale", f"{name}/Scale")
         self._node("Div", [x, f"{x}/scale"], f"{x}/steps", f"{name}/Steps")
-        self._node("Add", [f"{x}/steps", "int8/middle"], f"{x}/shifted", f"{name}/Shift")
-        self._node("Round", [f"{x}/shifted"], f"{x}/rounded", f"{name}/Round")
-        self._node("Cast", [f"{x}/rounded"], f"{x}/int8", f"{name}/Levels", to=self.onnx.TensorProto.UINT8)
+        self._node("Round", [f"{x}/steps"], f"{x}/rounded", f"{name}/Round")
+        self._node("Add", [f"{x}/rounded", "int8/middle"], f"{x}/shifted", f"{name}/Shift")
+        self._node("Cast", [f"{x}/shifted"], f"{x}/int8", f"{name}/Levels", to=self.onnx.TensorProto.UINT8)
 
     def _weight(self, name: str) -> None:
         weight = self.onnx.numpy_helper.to_array(self.initializers.pop(name))

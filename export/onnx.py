@@ -176,6 +176,7 @@ def metadata_of(
         labels=tuple(map(str, names)),
         opset=opset,
         onnxruntime=OPSETS[opset],
+        tf32=not waveform,
         embedding=backbone_of(model).dim if embedding else None,
         probabilities=kind,
         multi_label=several,

@@ -37,6 +37,8 @@ class Metadata:
         labels: names of the classes, their numbers where the model has no names.
         opset: version of the ONNX operators.
         onnxruntime: the oldest version of it that runs the file; None where a file does not say.
+        tf32: whether NVIDIA GPUs may round what they multiply in float32 to TensorFloat-32's ten bits: not where the
+            front end is in the graph, whose quiet bands drown beside a loud one then.
         embedding: how wide the output of that name is, what the head reads; None: there is none.
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
         sample_rate, frames, mel_bins, mean, std: its settings.
@@ -61,6 +63,7 @@ class Metadata:
     probabilities: Probabilities = "softmax"  # as files were that do not say
     multi_label: bool = False
     onnxruntime: str | None = None
+    tf32: bool = False
     embedding: int | None = None
 
     @property
