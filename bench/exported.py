@@ -10,6 +10,8 @@ and counts right answers too.
 """
 
 import argparse
+import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,7 +124,11 @@ def sessions(paths: dict[str, Path], provider: str, threads: int) -> dict[str, o
 
 
 def measure(
-    opened: dict[str, onnxruntime.InferenceSession], model: AST, batch: int, rounds: int
+    opened: dict[str, onnxruntime.InferenceSession],
+    model: AST,
+    batch: int,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, Timing], list[dict[str, Any]]]:
     """Timings by name, and rows to keep."""
     inputs = [(0.1 * torch.randn(batch, model.front_end.samples)).numpy() for _ in range(2)]
@@ -131,7 +137,11 @@ def measure(
         return lambda call: session.run(["probabilities"], {"waveform": inputs[call % 2]})
 
     timings = in_turns(
-        {name: candidate(session) for name, session in opened.items()}, torch.device("cpu"), rounds, calls=1
+        {name: candidate(session) for name, session in opened.items()},
+        torch.device("cpu"),
+        rounds,
+        calls=1,
+        clock=clock,
     )
     config = adapt_config(model)
     assert config is not None
@@ -147,6 +157,7 @@ def measure(
             "depth": len(model.backbone.blocks),
             "bottleneck": config.bottleneck,
             "dtype": PRECISION.get(name, "int8" if name.startswith("int8") else "fp32"),
+            "clock": clock.__name__,
             "best_ms": timing.best,
             "median_ms": timing.median,
             "p20_ms": timing.percentile(20),
@@ -201,9 +212,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=24, help="at batch 1; a quarter of them at larger ones")
     parser.add_argument("--threads", type=int, default=0, help="of onnxruntime on CPUs; 0: all cores")
+    parser.add_argument(
+        "--processor", action="store_true", help="time of the processor, of one thread on a busy machine"
+    )
     parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
     arguments = parser.parse_args()
 
+    if arguments.processor and arguments.threads != 1:
+        parser.error("--processor goes with --threads 1")
+    clock = time.process_time if arguments.processor else time.perf_counter
     console = Console()
     on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -223,7 +240,7 @@ def main() -> None:
         opened = sessions(paths, provider, arguments.threads)
         for batch in arguments.batch:
             rounds = arguments.rounds if batch == 1 else max(4, arguments.rounds // 4)
-            timings, measured = measure(opened, model, batch, rounds)
+            timings, measured = measure(opened, model, batch, rounds, clock)
             show(console, timings, batch)
             rows += measured
         if arguments.run and not arguments.opsets:

@@ -3,8 +3,9 @@
 Each of RUNTIMES gets a virtual environment (a folder of node_modules) of its own in `--work`, a gigabyte or two in all,
 which a second run finds there. They read the same files, one model in every opset and precision, with one thread.
 A difference is the largest of a logit from what the newest onnxruntime says of the same file, which `to_onnx` has
-compared with PyTorch. Times are taken in turns, a call of each runtime after the other; what stands in the table is the
-best of them over the newest onnxruntime's best.
+compared with PyTorch. Times are the processor's, not the wall's, so that they hardly depend on what else the machine
+does, and are taken in turns, a call of each runtime after the other; what stands in the table is the best of them over
+the newest onnxruntime's best.
 """
 
 import argparse
@@ -118,14 +119,22 @@ def make_model(backbone: Path) -> AST:
 def export_all(
     model: AST, folder: Path, opsets: Iterable[int], precisions: Iterable[str]
 ) -> dict[tuple[int, str], Path]:
-    """One file for each opset and precision; those that are there are left."""
+    """One file for each opset and precision; those that are there are left.
+
+    Each opset is translated once for float32 and for what is made of that file.
+    """
     clips = [0.1 * torch.randn(model.front_end.samples) for _ in range(8)]
     paths = {}
     for opset in opsets:
-        for precision in precisions:
+        plain = folder / f"{opset}-fp32.onnx"
+        for precision in ("fp32", *(name for name in precisions if name != "fp32")):
             paths[opset, precision] = path = folder / f"{opset}-{precision}.onnx"
-            if not path.exists():
-                to_onnx(model, path, opset=opset, precision=precision, calibration=clips, force=True)
+            if path.exists():
+                continue
+            if convert := PRECISIONS[precision].convert:
+                convert(plain, path, [clip[None].numpy() for clip in clips])
+            else:
+                to_onnx(model, path, opset=opset, precision=precision, calibration=clips[:2], force=True)
     return paths
 
 
