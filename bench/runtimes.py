@@ -207,6 +207,7 @@ def main() -> None:
     for (opset, precision), path in paths.items():
         with console.status(f"opset {opset}, {precision}"):
             found = compare(workers, path, work / "samples.raw", shape, arguments.rounds)
+        console.print(f"opset {opset}, {precision}: {found}", soft_wrap=True)
         for name, said in found.items():
             label = f"{name.rpartition(' ')[0] or name} {versions[name]}"
             about = {

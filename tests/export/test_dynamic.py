@@ -83,7 +83,7 @@ def test_rounding_is_that_of_8_bits(tmp_path: Path) -> None:
     steps = largest / 127, np.maximum(np.abs(weight).max(axis=0), pairs) / 127
     bound = steps[0] / 2 * np.abs(weight).sum(axis=0) + steps[1] / 2 * np.abs(x).sum(axis=2, keepdims=True)
     bound = bound + 32 * steps[0] * steps[1] / 4 + 32 * 1e-30  # and what is less than the least step
-    for y in (session.run(None, {"x": x})[0], ReferenceEvaluator(tmp_path / "int8.onnx").run(None, {"x": x})[0]):
+    for y in (session.run(None, {"x": x})[0], ReferenceEvaluator(str(tmp_path / "int8.onnx")).run(None, {"x": x})[0]):
         assert (np.abs(y - exact) <= 1.001 * bound).all()
 
 
