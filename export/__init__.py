@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and edit
     from fastloaa.export.merging.file import load_merged, save_merged
     from fastloaa.export.merging.merge import MergeError, merge, merged_from
     from fastloaa.export.onnx import to_onnx
-    from fastloaa.export.opsets import ExportError
+    from fastloaa.export.operators import ExportError
     from fastloaa.export.verify import Report, VerificationError
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 _MODULES = {
     "Classifier": "fastloaa.export.classifier",
-    "ExportError": "fastloaa.export.opsets",
+    "ExportError": "fastloaa.export.operators",
     "MergeError": "fastloaa.export.merging.merge",
     "Prediction": "fastloaa.export.classifier",
     "Report": "fastloaa.export.verify",

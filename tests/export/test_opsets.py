@@ -23,7 +23,8 @@ from fastloaa import AST, adapt
 from fastloaa.errors import ArgumentError
 from fastloaa.export import ExportError, Report, to_onnx
 from fastloaa.export.onnx_file import open_session
-from fastloaa.export.opsets import DEFAULT, OPSETS, check_operators
+from fastloaa.export.operators import check_operators
+from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.export.precisions import PRECISIONS
 from helpers.small import SMALL, small_ast, wake_adapters
 
