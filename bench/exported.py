@@ -3,8 +3,8 @@
 From the same AST: without adapters, with adapters as Conv2d, as GEMMs and shifted sums, and merged (fp32, fp16, int8,
 and int8 with weights over the full range, which on CPUs without VNNI saturates unless the session option
 session.x64quantprecision is set: its cost is timed too).
-`--opsets` compares the merged graph in each opset instead, fp32 and int8, of which "merged" is opset 23, the one with
-an operator for attention. All run in turns in one process (see timing.py); "backbone (again)" is a second session of
+`--opsets` compares the merged graph in each opset instead, of which "merged" is opset 23, the one with an operator for
+attention. All run in turns in one process (see timing.py); "backbone (again)" is a second session of
 the backbone's file, and its ratio is the error of the others. `--run` takes a trained run instead of random weights,
 and counts right answers too.
 """
@@ -97,16 +97,15 @@ def export_all(model: AST, folder: Path, clips: list[torch.Tensor]) -> dict[str,
     return paths
 
 
-def export_opsets(model: AST, folder: Path, clips: list[torch.Tensor]) -> dict[str, Path]:
-    """The backbone, and the merged model in every opset, in float32 and 8 bits."""
+def export_opsets(model: AST, folder: Path, _: list[torch.Tensor]) -> dict[str, Path]:
+    """The backbone, and the merged model in every opset."""
     paths = {BACKBONE: folder / "backbone.onnx"}
     write_graph(Inference(without_adapters(model)), metadata_of(model), paths[BACKBONE])
     merged = merge(model)
     for opset in OPSETS:
-        name, of_int8 = (MERGED, "int8") if opset == ATTENTION else (f"opset {opset}", f"int8, opset {opset}")
-        paths[name], paths[of_int8] = folder / f"{opset}.onnx", folder / f"{opset}-int8.onnx"
+        name = MERGED if opset == ATTENTION else f"opset {opset}"
+        paths[name] = folder / f"{opset}.onnx"
         write_graph(Inference(merged, opset=opset), metadata_of(model, opset=opset), paths[name])
-        quantise(paths[name], paths[of_int8], [clip[None].numpy() for clip in clips])
     return paths
 
 
@@ -156,7 +155,7 @@ def measure(
             "dim": model.backbone.embed_dim,
             "depth": len(model.backbone.blocks),
             "bottleneck": config.bottleneck,
-            "dtype": PRECISION.get(name, "int8" if name.startswith("int8") else "fp32"),
+            "dtype": PRECISION.get(name, "fp32"),
             "clock": clock.__name__,
             "best_ms": timing.best,
             "median_ms": timing.median,

@@ -56,7 +56,7 @@ class Worker:
         """Its answer, or an error of one line."""
         if self.process is None:
             self.process = subprocess.Popen(
-                ["nice", *self.command],
+                self.command,
                 cwd=self.folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -26,6 +26,9 @@ def lower(model: Any, opset: int) -> None:
     """
     onnx, ir = optional("onnx"), optional("onnx_ir")
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    for node in model.graph.all_nodes():
+        if node.op_type == "Erf":
+            _make_fusible(node)
     if model.opset_imports[""] == opset:
         return
     model.opset_imports[""] = opset
@@ -39,6 +42,25 @@ def lower(model: Any, opset: int) -> None:
                 node.resize_inputs(1)
         elif node.op_type == "Split":
             node.attributes.pop("num_outputs", None)  # which equal parts do without
+
+
+def _make_fusible(erf: Any) -> None:
+    """GELU as runtimes know it: x * (1 + erf(x / sqrt(2))) * 0.5, where the exporter has 0.5 before x."""
+    division = erf.inputs[0].producer()
+    chain = [erf]
+    for operator in ("Add", "Mul", "Mul"):
+        following = [use.node for use in chain[-1].outputs[0].uses()]
+        if len(following) != 1 or following[0].op_type != operator:
+            return
+        chain.append(following[0])
+    *_, added, halved, whole = chain
+    if division is None or division.op_type != "Div" or division.inputs[0] not in whole.inputs:
+        return
+    x, one_more = division.inputs[0], added.outputs[0]
+    (half,) = (value for value in halved.inputs if value is not one_more)
+    if half is not x:
+        halved.replace_input_with(list(halved.inputs).index(half), x)
+        whole.replace_input_with(list(whole.inputs).index(x), half)
 
 
 def check_operators(path: Path, opset: int, contrib: bool = False) -> str:
