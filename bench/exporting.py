@@ -47,13 +47,13 @@ def export_bare(model: AST, path: Path) -> None:
         )
 
 
-def measure(model: AST, clips: int, rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+def measure(model: AST, clips: int, rounds: int, precisions: list[str]) -> dict[str, tuple[list[float], list[float]]]:
     """Seconds by the wall and of the processor, for each candidate."""
     plain = without_adapters(model)
     recordings = [0.1 * torch.randn(model.front_end.samples) for _ in range(clips)]
     options: dict[str, dict[str, Any]] = {
-        name: {"precision": name, "calibration": recordings if precision.recordings else None, "force": True}
-        for name, precision in PRECISIONS.items()
+        name: {"precision": name, "calibration": recordings if PRECISIONS[name].recordings else None, "force": True}
+        for name in precisions
     }
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--backbone", choices=list(BACKBONES), default="base")
     parser.add_argument("--depth", type=int, default=12, help="blocks")
     parser.add_argument("--clips", type=int, default=16, help="recordings for fp16 and int8")
+    parser.add_argument("--precision", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
     arguments = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
     console.print(describe(cpu), soft_wrap=True)
     model = random_model(arguments.depth, BACKBONES[arguments.backbone])
     export_bare(without_adapters(model), Path("/dev/null"))  # what is imported on first use
-    found = measure(model, arguments.clips, arguments.rounds)
+    found = measure(model, arguments.clips, arguments.rounds, arguments.precision)
     table = Table(title=f"AST-{arguments.backbone}, {arguments.depth} blocks", title_justify="left")
     for heading in ("", "seconds, best", "/ bare", "processor, best", "/ bare"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
