@@ -52,6 +52,7 @@ def in_turns(
     rounds: int,
     calls: int = 3,
     queued: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time each candidate `rounds` times, all of them in every round, each round starting with another one.
 
@@ -62,6 +63,8 @@ def in_turns(
         queued: on a GPU, time what the device does, with all calls in its queue before it reaches the first; wall time
             stands beside it. For kernels, whose launches take the host longer than the device. Whole models are timed
             as they run.
+        clock: on a CPU, seconds of the wall, or time.process_time for work of one thread on a machine that has other
+            work.
 
     Raises:
         RuntimeError: a candidate waits for the device, so that its queue cannot be filled.
@@ -80,7 +83,7 @@ def in_turns(
                 samples[name].append(queue.sample(candidates[name], first, calls))
                 walls[name].append(_wall(candidates[name], device, first, calls))
             else:
-                samples[name].append(_sample(candidates[name], device, first, calls))
+                samples[name].append(_sample(candidates[name], device, first, calls, clock))
     return {name: Timing(tuple(values), tuple(walls[name])) for name, values in samples.items()}
 
 
@@ -113,14 +116,16 @@ class Queue:
         raise RuntimeError("a candidate waits for the device, or launches for seconds; time it with queued=False")
 
 
-def _sample(candidate: Callable[[int], Any], device: torch.device, first: int, calls: int) -> float:
+def _sample(
+    candidate: Callable[[int], Any], device: torch.device, first: int, calls: int, clock: Callable[[], float]
+) -> float:
     if device.type == "cuda":
         return _wall(candidate, device, first, calls)
     candidate(first)  # brings code and weights back into the cache after the candidate before
-    begin = time.perf_counter()
+    begin = clock()
     for call in range(first, first + calls):
         candidate(call)
-    return (time.perf_counter() - begin) * 1e3 / calls
+    return (clock() - begin) * 1e3 / calls
 
 
 def _wall(candidate: Callable[[int], Any], device: torch.device, first: int, calls: int) -> float:

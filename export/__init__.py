@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and edit
     from fastloaa.export.classifier import Classifier, Prediction
     from fastloaa.export.merging.file import load_merged, save_merged
     from fastloaa.export.merging.merge import MergeError, merge, merged_from
-    from fastloaa.export.onnx import ExportError, to_onnx
+    from fastloaa.export.onnx import to_onnx
+    from fastloaa.export.operators import ExportError
     from fastloaa.export.verify import Report, VerificationError
     from fastloaa.export.windows import Window
 
@@ -34,7 +35,7 @@ __all__ = [
 
 _MODULES = {
     "Classifier": "fastloaa.export.classifier",
-    "ExportError": "fastloaa.export.onnx",
+    "ExportError": "fastloaa.export.operators",
     "MergeError": "fastloaa.export.merging.merge",
     "Prediction": "fastloaa.export.classifier",
     "Report": "fastloaa.export.verify",

@@ -13,6 +13,7 @@ from fastloaa.adapters.widened import WidenedAttention, WidenedMlp
 from fastloaa.backbones import Backbone, OpenBlock, backbone_of
 from fastloaa.backbones.parts import AttentionParts, attention_parts
 from fastloaa.export.graph_blocks import GraphAttention, GraphLoAA, GraphMlp, ReadOutBlock
+from fastloaa.export.opsets import ATTENTION, DEFAULT
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, probabilities_of, to_probabilities
 
@@ -34,6 +35,8 @@ class Inference(nn.Module):
         probabilities: "softmax" or "sigmoid"; None: the model's own.
         adapters: how those that are not merged are written: one product each way and shifted sums, or Conv2d as in the
             paper.
+        opset: version of the ONNX operators that there will be; decides how attention is written.
+        embedding: return what the head reads too.
     """
 
     def __init__(
@@ -44,30 +47,46 @@ class Inference(nn.Module):
         half: bool = False,
         probabilities: Probabilities | None = None,
         adapters: Adapters = "gemm",
+        opset: int = DEFAULT,
+        embedding: bool = False,
     ) -> None:
         super().__init__()
         self.model = plain_copy(model)
         self.waveform, self.dtype = waveform, torch.float16 if half else torch.float32
         self.probabilities = probabilities or probabilities_of(model)
+        self.embedding = embedding
         backbone = backbone_of(self.model)
         if adapt_config(self.model) is not None or not is_adapted(self.model):  # other methods change what blocks are
             set_grid(self.model, backbone.grid)
-            _rewrite(backbone, adapters)
+            _rewrite(backbone, adapters, opset >= ATTENTION)
         backbone.trunk.to(self.dtype)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Waveform [batch, samples], log-mel [batch, frames, mel_bins] or image [batch, channels, height, width] ->
-        logits, probabilities [batch, classes]."""
-        if isinstance(self.model, AST):
-            log_mel = self.model.front_end(x) if self.waveform else x
-            logits = self.model.head(self.model.embed(log_mel.to(self.dtype)).float())
-        else:
-            logits = self.model(x.to(self.dtype)).float()
+        logits, probabilities [batch, classes], and embedding [batch, dim] where it is asked for."""
+        inner = self.model.front_end(x) if isinstance(self.model, AST) and self.waveform else x
+        logits, embedding = answers(self.model, inner.to(self.dtype))
         # NaN for a row that is empty or not finite, which padding and 8 bits would make an answer of; else 0.
         values = x.flatten(1)
-        logits = logits + 0 * values.sum(dim=1, keepdim=True) / values.shape[1]  # runtimes have a mean of nothing
-        return logits, to_probabilities(logits, self.probabilities)
+        unusable = 0 * values.sum(dim=1, keepdim=True) / values.shape[1]  # runtimes have a mean of nothing
+        logits = logits + unusable
+        outputs = logits, to_probabilities(logits, self.probabilities)
+        return (*outputs, embedding + unusable) if self.embedding else outputs
+
+
+def answers(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A model's logits [batch, classes] and the embedding [batch, dim] that its head reads, both float32.
+
+    Args:
+        model: `AST`, or one of timm's, of which DeiT's distilled have two heads: the mean of what these read.
+        x: log-mel [batch, frames, mel_bins], or image [batch, channels, height, width].
+    """
+    if isinstance(model, AST):
+        embedding = model.embed(x).float()
+        return model.head(embedding), embedding
+    features = model.forward_features(x)  # type: ignore[operator]
+    return tuple(model.forward_head(features, pre_logits=pre).float() for pre in (False, True))  # type: ignore[operator]
 
 
 def plain_copy(model: ModelT) -> ModelT:
@@ -75,18 +94,18 @@ def plain_copy(model: ModelT) -> ModelT:
     return copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
 
 
-def _rewrite(backbone: Backbone, adapters: Adapters) -> None:
-    """Give the blocks of a copy the form of graphs; what has none stays as it is."""
+def _rewrite(backbone: Backbone, adapters: Adapters, operator: bool) -> None:
+    """Give the blocks of a copy the form of graphs; what has none stays as it is. operator: see `GraphAttention`."""
     blocks, tokens, read = backbone.blocks, backbone.grid.tokens, backbone.tokens_read
     last = len(blocks) - 1
     for index, block in enumerate(blocks):
         layout = block.layout if isinstance(block, OpenBlock) else backbone.layout(index, block)
         attn = _graph_parts(getattr(block, layout.attn))
         if index == last and read is not None and attn is not None:
-            blocks[index] = ReadOutBlock(block, layout, attn, tokens, read)
+            blocks[index] = ReadOutBlock(block, layout, attn, tokens, read, operator)
             continue
         if attn is not None:
-            setattr(block, layout.attn, GraphAttention(attn, tokens))
+            setattr(block, layout.attn, GraphAttention(attn, tokens, operator=operator))
         for name, child in list(block.named_children()):
             if isinstance(child, WidenedMlp):
                 setattr(block, name, GraphMlp(child, tokens))

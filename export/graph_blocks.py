@@ -1,8 +1,8 @@
 """The parts of a transformer block in the form that exported graphs take.
 
-What is chosen here is what onnxruntime runs fastest on CPUs: attention as one operator on [batch, tokens, dim], wide
-products where `merge` made them wide, and neighbours on the grid as an index. Slices written in place, as PyTorch has
-them, would come out as chains of ScatterND.
+What is chosen here is what onnxruntime runs fastest on CPUs: attention as one operator on [batch, tokens, dim] where
+the opset has it, else as the products that runtimes fuse, wide products where `merge` made them wide, and neighbours on
+the grid as an index. Slices written in place, as PyTorch has them, would come out as chains of ScatterND.
 """
 
 from collections.abc import Sequence
@@ -64,11 +64,19 @@ class GraphAttention(nn.Module):
 
     Args:
         keep: compute the first `keep` tokens alone, prefix tokens that attend to all.
+        operator: attention is ONNX's operator of that name, which came with opset 23; else two products and a softmax.
     """
 
-    def __init__(self, attn: AttentionParts | WidenedAttention, tokens: int, keep: int | None = None) -> None:
+    def __init__(
+        self,
+        attn: AttentionParts | WidenedAttention,
+        tokens: int,
+        keep: int | None = None,
+        *,
+        operator: bool = True,
+    ) -> None:
         super().__init__()
-        self.shape, self.keep = attn.shape, keep
+        self.shape, self.keep, self.operator = attn.shape, keep, operator
         self.q_norm, self.k_norm, self.norm, self.gate = attn.q_norm, attn.k_norm, attn.norm, attn.gate
         self.difference = attn.difference
         between = attn.between if isinstance(attn, WidenedAttention) else None
@@ -96,20 +104,30 @@ class GraphAttention(nn.Module):
         if rope is not None:
             q = q if self.keep is not None else self._rotated(q, rope)  # prefix tokens have no place to be rotated to
             k = self._rotated(k, rope)
-        if self.difference is None:
-            mixed = _attention(q, k, v, self.shape.heads, self.shape.kv_heads)
-        else:
-            # Not torch.onnx.ops.attention, which gives values the width of queries.
-            values = v.unflatten(2, (-1, self.shape.value_width)).transpose(1, 2)
-            halves = zip(self._halves(q), self._halves(k), strict=True)
-            maps = [F.scaled_dot_product_attention(q, k, values) for q, k in halves]
-            mixed = self.difference(*maps).transpose(1, 2).flatten(2)
-        mixed = self.norm(mixed)
+        mixed = self.norm(self._mixed(q, k, v))
         if self.gate is not None:
             mixed = mixed * self.gate(kept).sigmoid()
         if self.between is not None:
             mixed = torch.cat((mixed, self.between(columns[0])), dim=2)
         return self.proj(mixed)
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Values by the attention of queries to keys, all [batch, tokens, heads * width]."""
+        heads, kv_heads = self.shape.heads, self.shape.kv_heads
+        if self.difference is None and self.operator:
+            return torch.onnx.ops.attention(q, k, v, q_num_heads=heads, kv_num_heads=kv_heads)[0]
+        values = v.unflatten(2, (-1, self.shape.value_width)).transpose(1, 2)
+        if self.difference is None:
+            q, k = (x.unflatten(2, (-1, self.shape.width)).transpose(1, 2) for x in (q, k))
+            if kv_heads != heads:
+                k, values = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, values))
+            mixed = _products(q, k, values)
+        else:
+            # Not torch.onnx.ops.attention, which gives values the width of queries.
+            attention = F.scaled_dot_product_attention if self.operator else _products
+            halves = zip(self._halves(q), self._halves(k), strict=True)
+            mixed = self.difference(*(attention(q, k, values) for q, k in halves))
+        return mixed.transpose(1, 2).flatten(2)
 
     def _per_head(self, norm: nn.Module, x: Tensor) -> Tensor:
         """A norm over each head's channels, [batch, tokens, heads * width] -> the same."""
@@ -128,9 +146,13 @@ class GraphAttention(nn.Module):
         return tuple(half.transpose(1, 2) for half in x.unflatten(2, (-1, 2, self.shape.width)).unbind(3))
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int) -> Tensor:
-    """All [batch, tokens, heads * width]."""
-    return torch.onnx.ops.attention(q, k, v, q_num_heads=heads, kv_num_heads=kv_heads)[0]
+def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention, all [batch, heads, tokens, width], in the shape that runtimes know.
+
+    TensorRT fuses it with the scale on the queries, where float16 also keeps its range; onnxruntime takes the scale
+    into the product.
+    """
+    return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
 
 
 class GraphMlp(nn.Module):
@@ -190,6 +212,7 @@ class ReadOutBlock(OpenBlock):
         block: plain, or an `AdaptedBlock`.
         attn: the parts of its attention.
         keep: how many tokens, counted from the first; all are prefix tokens.
+        operator: see `GraphAttention`.
     """
 
     def __init__(
@@ -199,10 +222,11 @@ class ReadOutBlock(OpenBlock):
         attn: AttentionParts | WidenedAttention,
         tokens: int,
         keep: int,
+        operator: bool = True,
     ) -> None:
         super().__init__(block, layout)
         self.keep, self.normed_input = keep, getattr(block, "normed_input", True)
-        setattr(self, layout.attn, GraphAttention(attn, tokens, keep))
+        setattr(self, layout.attn, GraphAttention(attn, tokens, keep, operator=operator))
         mlp = getattr(block, layout.mlp)
         if isinstance(mlp, WidenedMlp):
             setattr(self, layout.mlp, GraphMlp(mlp, tokens, keep))

@@ -3,7 +3,7 @@
 import time
 import warnings
 from ast import literal_eval
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -16,22 +16,20 @@ from torch import Tensor, nn
 import fastloaa
 from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import TimmBackbone, backbone_of, find_backbone
-from fastloaa.errors import ArgumentError, ArgumentTypeError, FastloaaError
+from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.contrib import fuse
 from fastloaa.export.graph import Inference
 from fastloaa.export.merging.merge import MergeError, merge
-from fastloaa.export.onnx_file import TASK, Metadata, optional
+from fastloaa.export.onnx_file import TASK, Metadata, optional, restamp
+from fastloaa.export.operators import ExportError, check_operators, first_line, lower
+from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
 from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
-OPSET = 23  # the first with Attention as an operator; Gelu came with 20
-
-
-class ExportError(FastloaaError, RuntimeError):
-    """A model that cannot be written as an ONNX graph."""
+TRACED = 18  # the lowest opset that torch.onnx.export writes
 
 
 def to_onnx(
@@ -41,6 +39,8 @@ def to_onnx(
     waveform: bool = True,
     merged: bool = True,
     precision: str = "fp32",
+    opset: int | None = None,
+    embedding: bool = False,
     labels: Sequence[str] | None = None,
     probabilities: Probabilities | None = None,
     multi_label: bool | None = None,
@@ -48,6 +48,7 @@ def to_onnx(
     tolerance: float = 1e-4,
     force: bool = False,
     contrib: bool = False,
+    progress: Callable[[str], object] | None = None,
 ) -> Report:
     """Write a model as one ONNX file and check it in onnxruntime; a file that is there has been checked.
 
@@ -55,8 +56,8 @@ def to_onnx(
     samples >= 1: the front end is in the graph, and cuts or pads as in training. All samples of a row count: clips of
     different lengths do not belong in one batch. With waveform=False, input `log_mel`, float32
     [batch, frames, mel_bins], what `model.front_end` returns. Outputs `logits` and `probabilities`, float32
-    [batch, classes]. Standard operators only, weights inside; labels and front end are in the file's metadata. Of the
-    last block only the tokens that the head reads are computed.
+    [batch, classes]. Standard operators only, weights inside; labels, front end and the oldest onnxruntime that runs it
+    are in the file's metadata. Of the last block only the tokens that the head reads are computed.
 
     Args:
         model: adapted, merged or neither, in any mode, precision and place; left as it is. A timm VisionTransformer
@@ -64,8 +65,12 @@ def to_onnx(
         path: where to write, by way of a temporary file beside it.
         waveform: with the front end, or without.
         merged: dissolve adapters into the blocks' own weights, see `merge`; else they stand beside the blocks.
-        precision: "fp32", or "fp16" (weights and arithmetic of the backbone) or "int8" (products of its blocks), or a
-            name that was added to `PRECISIONS`.
+        precision: "fp32", or "fp16" (weights and arithmetic of the backbone), "int8" (products of its blocks, ranges
+            found on recordings) or "int8-dynamic" (the same, ranges found anew for each token), or a name that was
+            added to `PRECISIONS`.
+        opset: version of the ONNX operators, 17, 18, 20, 21 or 23; None: `opsets.DEFAULT`. What is newer is written in
+            older operators, in forms that runtimes fuse.
+        embedding: a third output `embedding`, float32 [batch, dim], what the head reads.
         labels: names of the classes; the model's own by default.
         probabilities: "softmax", or "sigmoid" where each class stands for itself; the model's own by default, which is
             the loss's that it was trained with, and "softmax" for timm's models.
@@ -73,9 +78,11 @@ def to_onnx(
         calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
             of the kind that the file will hear; images [channels, height, width] for timm's models. "int8" finds its
             ranges on them; every precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
-        tolerance: largest absolute difference from PyTorch allowed in logits and probabilities of "fp32".
-        force: keep an "fp16" or "int8" file that names another class than PyTorch for more than 1% of the recordings.
+        tolerance: largest absolute difference from PyTorch allowed in the outputs of "fp32".
+        force: keep a file of another precision that names another class than PyTorch for more than 1% of the
+            recordings.
         contrib: let onnxruntime fuse more, into its own com.microsoft operators, which no other runtime has.
+        progress: called with a line on what is being done.
 
     Returns:
         How large the file is and how far its answers are from PyTorch's.
@@ -83,20 +90,22 @@ def to_onnx(
     Raises:
         ArgumentTypeError: another kind of model, or no path.
         ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
-            unknown precision, no recordings for "fp16" or "int8", probabilities other than those, or a softmax with
-            multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
+            unknown precision or opset, no recordings for "fp16" or "int8", probabilities other than those, or a softmax
+            with multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
         ExportError: the graph cannot be made, or the adapters cannot be merged.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         FileError: the path is not UTF-8.
         WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
     """
-    start = time.perf_counter()
+    start, say = time.perf_counter(), progress or (lambda _: None)
     check_utf8(path)
+    opset = check_opset(opset)
     clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
-    metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
+    metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label, opset, embedding)
     check_precision(precision)
-    if precision != "fp32" and not clips:
+    wanted = PRECISIONS[precision]
+    if wanted.recordings and not clips:
         raise ArgumentError(
             f"{precision} is checked on recordings; give some that it will hear (calibration, a folder)"
         )
@@ -104,17 +113,30 @@ def to_onnx(
         raise ArgumentError(
             f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
         )
-    source, wanted = _merged(model) if merged else model, PRECISIONS[precision]
+    source = _merged(model) if merged else model
     with replacing(path) as temporary:
         plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if wanted.convert else temporary
-        graph = Inference(source, waveform, half=wanted.half, probabilities=metadata.probabilities)
+        say("translating the model")
+        graph = Inference(
+            source,
+            waveform,
+            half=wanted.half,
+            probabilities=metadata.probabilities,
+            opset=opset,
+            embedding=embedding,
+        )
         write_graph(graph, metadata, plain)
         if wanted.convert:
+            check_operators(plain, opset)
+            say(f"{precision}, ranges of {len(clips)} recordings" if clips else precision)
             wanted.convert(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
             fuse(temporary, backbone_of(source))
-        _check(temporary, contrib)
-        report = verify(temporary, model, clips, tolerance, agreement=0.0 if force else 0.99)
+        say("checking the file")
+        needed = check_operators(temporary, opset, contrib)
+        if needed != metadata.onnxruntime:
+            restamp(temporary, replace(metadata, onnxruntime=needed))
+        report = verify(temporary, model, clips, tolerance, 0.0 if force else 0.99, progress)
     return replace(report, seconds=time.perf_counter() - start)
 
 
@@ -125,6 +147,8 @@ def metadata_of(
     labels: Sequence[str] | None = None,
     probabilities: Probabilities | None = None,
     multi_label: bool | None = None,
+    opset: int | None = None,
+    embedding: bool = False,
 ) -> Metadata:
     """What a file made from `model` says about itself; arguments and errors as of `to_onnx`."""
     if not isinstance(model, AST) and not isinstance(find_backbone(model), TimmBackbone):
@@ -146,6 +170,7 @@ def metadata_of(
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
     if len(names) != classes:
         raise ArgumentError(f"{len(names)} labels were given for {classes} classes; give one name for each class")
+    opset = check_opset(opset)
     kind = probabilities_of(model) if probabilities is None else probabilities
     several = kind == "sigmoid" and getattr(model, "multi_label", False) if multi_label is None else multi_label
     check_probabilities(kind, several)
@@ -155,7 +180,10 @@ def metadata_of(
         input="image",
         precision=precision,
         labels=tuple(map(str, names)),
-        opset=OPSET,
+        opset=opset,
+        onnxruntime=OPSETS[opset],
+        tf32=not waveform,
+        embedding=backbone_of(model).dim if embedding else None,
         probabilities=kind,
         multi_label=several,
     )
@@ -195,9 +223,9 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
                 inference,
                 (_example(inference.model, metadata),),
                 input_names=[metadata.input],
-                output_names=["logits", "probabilities"],
+                output_names=list(metadata.outputs),
                 dynamic_shapes=(dynamic,),
-                opset_version=OPSET,
+                opset_version=max(metadata.opset, TRACED),
                 dynamo=True,
                 verbose=False,
             )
@@ -205,18 +233,19 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise ExportError(f"torch.onnx.export cannot translate the model: {_first_line(cause)}") from error
+        raise ExportError(f"torch.onnx.export cannot translate the model: {first_line(cause)}") from error
     assert program is not None
     for node in program.model.graph.all_nodes():
         scopes = literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         if len(scopes) > 1:
             node.name = f"{scopes[-2]}/{node.name}"  # e.g. model.backbone.blocks.0.mlp.fc1/...
         node.metadata_props.clear()  # stack traces, with the paths of this machine
+    lower(program.model, metadata.opset)
     program.model.metadata_props.update(metadata.to_props())
     try:
         program.save(path, external_data=False)
     except ValueError as error:
-        raise ExportError(f"the ONNX graph cannot be written: {_first_line(error)}") from error
+        raise ExportError(f"the ONNX graph cannot be written: {first_line(error)}") from error
 
 
 def _example(model: nn.Module, metadata: Metadata) -> Tensor:
@@ -225,19 +254,3 @@ def _example(model: nn.Module, metadata: Metadata) -> Tensor:
         return torch.zeros(2, *backbone_of(model).image_size)
     waveform = torch.zeros(2, *model.front_end.clip_shape())
     return as_input(model, metadata, waveform)
-
-
-def _check(path: Path, contrib: bool) -> None:
-    """Is it valid ONNX, and of standard operators?"""
-    onnx = optional("onnx")
-    try:
-        onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the ONNX graph is not valid: {_first_line(error)}") from error
-    foreign = {opset.domain for opset in onnx.load(path).opset_import} - {"", "ai.onnx"}
-    if foreign - ({"com.microsoft"} if contrib else set()):
-        raise ExportError(f"operators that are not standard ONNX came out, of {', '.join(sorted(foreign))}")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

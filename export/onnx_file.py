@@ -36,6 +36,10 @@ class Metadata:
             float32 in all files.
         labels: names of the classes, their numbers where the model has no names.
         opset: version of the ONNX operators.
+        onnxruntime: the oldest version of it that runs the file; None where a file does not say.
+        tf32: whether NVIDIA GPUs may round what they multiply in float32 to TensorFloat-32's ten bits: not where the
+            front end is in the graph, whose quiet bands drown beside a loud one then.
+        embedding: how wide the output of that name is, what the head reads; None: there is none.
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
         sample_rate, frames, mel_bins, mean, std: its settings.
         samples: how many samples of a waveform fill the frames: the window that the file hears of a longer one.
@@ -58,6 +62,14 @@ class Metadata:
     samples: int | None = None
     probabilities: Probabilities = "softmax"  # as files were that do not say
     multi_label: bool = False
+    onnxruntime: str | None = None
+    tf32: bool = False
+    embedding: int | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the graph's outputs, in order."""
+        return ("logits", "probabilities") if self.embedding is None else ("logits", "probabilities", "embedding")
 
     def front_end(self) -> dict[str, Any]:
         """`FRONT_ENDS[metadata.front_end_kind](**metadata.front_end())` is the model's front end.
@@ -115,7 +127,7 @@ def _check_front_end(metadata: Metadata, given: Collection[str]) -> None:
         raise ArgumentError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
 
 
-_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities")
+_WORDS = ("fastloaa", "task", "input", "precision", "front_end_kind", "probabilities", "onnxruntime")
 
 
 def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, Metadata]:
@@ -149,13 +161,23 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
     except ValueError as error:
         raise FileError(f"{path}: its metadata are damaged ({error}); export it again") from error
     given = [port.name for port in session.get_inputs()], [port.name for port in session.get_outputs()]
-    classes = session.get_outputs()[-1].shape[-1:]
-    if given != ([metadata.input], ["logits", "probabilities"]) or classes != [len(metadata.labels)]:
+    classes = [len(metadata.labels)]
+    widths = [port.shape[-1:] for port in session.get_outputs()][1:]
+    expected = [classes, *([] if metadata.embedding is None else [[metadata.embedding]])]
+    if given != ([metadata.input], list(metadata.outputs)) or widths != expected:
         raise FileError(
             f"{path}: its metadata say {metadata.input} to {len(metadata.labels)} classes, its graph says otherwise; "
             f"export it again"
         )
     return session, metadata
+
+
+def restamp(path: Path, metadata: Metadata) -> None:
+    """Write other metadata into an ONNX file."""
+    onnx = optional("onnx")
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata.to_props())
+    onnx.save(model, path)
 
 
 def _json(name: str, text: str) -> Any:

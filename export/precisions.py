@@ -16,12 +16,12 @@ class Precision:
         half: the model is exported with its backbone in float16.
         convert: (source, target, inputs) writes the file `source`, float32, anew as `target`; `inputs` are float32
             arrays of the kind that the file will read. None where the file stays as it was exported.
-        onnxruntime: the oldest version that runs it.
+        recordings: it is only written when there are some to compare it with PyTorch on.
     """
 
     half: bool = False
     convert: Callable[[Path, Path, Sequence[Any]], None] | None = None
-    onnxruntime: str = "1.23"
+    recordings: bool = True
 
 
 def _int8(source: Path, target: Path, inputs: Sequence[Any]) -> None:
@@ -30,10 +30,17 @@ def _int8(source: Path, target: Path, inputs: Sequence[Any]) -> None:
     quantise(source, target, inputs)
 
 
+def _int8_dynamic(source: Path, target: Path, _: Sequence[Any]) -> None:
+    from fastloaa.export.dynamic import quantise_dynamically
+
+    quantise_dynamically(source, target)
+
+
 PRECISIONS: dict[str, Precision] = {
-    "fp32": Precision(),
+    "fp32": Precision(recordings=False),
     "fp16": Precision(half=True),
-    "int8": Precision(convert=_int8, onnxruntime="1.24"),
+    "int8": Precision(convert=_int8),
+    "int8-dynamic": Precision(convert=_int8_dynamic, recordings=False),
 }
 """The precisions by name: what `to_onnx` and `fastloaa export --precision` take, and what a file may say of itself."""
 

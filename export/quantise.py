@@ -60,7 +60,7 @@ def quantise(
     """
     onnx, quantization = optional("onnx"), optional("onnxruntime.quantization")
     model = onnx.load(source)
-    products = [node for node in model.graph.node if node.op_type == "MatMul" and ".blocks." in node.name]
+    products = block_products(model)
     weights = {node.input[1] for node in products}
     props = {prop.key: prop.value for prop in model.metadata_props}
     options: dict[str, Any] = {
@@ -99,6 +99,16 @@ def quantise(
         model = onnx.load(quantised)
     onnx.helper.set_model_props(model, props)  # without the notes that the tools leave for each other
     onnx.save(model, target)
+
+
+def block_products(model: Any) -> list[Any]:
+    """The nodes of a `ModelProto` that multiply by a weight of its transformer blocks, x [..., in] by [in, out]."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "MatMul" and ".blocks." in node.name and node.input[1] in constants
+    ]
 
 
 def safe_ranges(weight: Array) -> Array:

@@ -8,6 +8,8 @@ from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from rich.console import Console
@@ -179,3 +181,29 @@ def test_imports_are_timed_as_processes(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(imports, "COMMANDS", quick | {"broken": [sys.executable, "-c", "raise SystemExit(1)"]})
     with pytest.raises(subprocess.CalledProcessError):
         imports.measure(rounds=1)
+
+
+def test_runtimes_are_asked_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One answers, one cannot open the file, one dies: the table has a line for each."""
+    monkeypatch.syspath_prepend(BENCH)
+    import runtimes
+
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in ("x", "logits")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["logits"])], "g", ports[:1], ports[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "relu.onnx")
+    np.arange(8, dtype=np.float32).tofile(tmp_path / "samples.raw")
+    asked = [sys.executable, str(BENCH / "runtimes_worker.py")]
+    workers = {
+        runtimes.NEWEST: runtimes.Worker([*asked, "onnxruntime"], tmp_path),
+        "not installed": runtimes.Worker([*asked, "openvino"], tmp_path),
+        "dead": runtimes.Worker([sys.executable, "-c", "raise SystemExit(3)"], tmp_path),
+    }
+    found = runtimes.compare(workers, tmp_path / "relu.onnx", tmp_path / "samples.raw", (2, 4), rounds=1)
+    for worker in workers.values():
+        worker.end()
+    assert (found[runtimes.NEWEST]["difference"], found[runtimes.NEWEST]["ratio"]) == (0, 1)
+    assert "openvino" in found["not installed"]["error"]
+    assert found["dead"]["error"] == "the process ended with 3"
+    rows = [{"provider": name, "opset": 18, "dtype": "fp32", "error": None, **said} for name, said in found.items()]
+    assert [line.count("–") for line in runtimes.table(rows, "fp32").splitlines()] == [0, 0, 0, 1, 1]

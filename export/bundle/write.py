@@ -13,7 +13,7 @@ from fastloaa.export.bundle.browser import ONNXRUNTIME_WEB, put_onnxruntime_web
 from fastloaa.export.bundle.servers import first_release
 from fastloaa.export.classifier import THRESHOLD, TOP
 from fastloaa.export.onnx_file import Metadata, open_session
-from fastloaa.export.precisions import PRECISIONS
+from fastloaa.export.windows import hop_samples
 from fastloaa.files import FileError, check_utf8, replacing, write_json
 
 FILES = files("fastloaa.export.bundle") / "bundle-files"
@@ -87,7 +87,7 @@ def _about(name: str, metadata: Metadata) -> dict[str, Any]:
         "labels": list(metadata.labels),
         "sample_rate": metadata.sample_rate,
         "window": window,
-        "hop": max(window // 2, 1),
+        "hop": hop_samples(None, window, front_end.sample_rate),
         "shortest": front_end.shortest,
         "probabilities": metadata.probabilities,
         "multi_label": metadata.multi_label,
@@ -113,7 +113,7 @@ def _config(name: str, backend: str, outputs: dict[str, int]) -> str:
 
 
 def _readme(about: dict[str, Any], metadata: Metadata) -> str:
-    needs = PRECISIONS[metadata.precision].onnxruntime
+    needs = metadata.onnxruntime or "1.24"  # the last that files needed which do not say
     release = first_release(needs)
     return Template(_text("README.md")).substitute(
         about,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.export.precisions import PRECISIONS
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
@@ -26,7 +27,7 @@ def export(
         Path | None, typer.Argument(help="The ONNX file to write, e.g. model.onnx; not needed with --bundle.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of weights and arithmetic; all but fp32 need --calibration.")
+        Precision, typer.Option(help="Of weights and arithmetic; fp16 and int8 need --calibration.")
     ] = Precision("fp32"),
     calibration: Annotated[
         Path | None,
@@ -34,6 +35,15 @@ def export(
             help=f"Folder of recordings (or log-mels) of the kind the model will hear; at most {RECORDINGS} are used."
         ),
     ] = None,
+    opset: Annotated[
+        int,
+        typer.Option(
+            help=f"Version of the ONNX operators: {', '.join(map(str, OPSETS))}. The lower, the older runtimes may be."
+        ),
+    ] = DEFAULT,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="A third output: what the head reads, [batch, dim].")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Keep a file that agrees with PyTorch on less than 99% of them.")
     ] = False,
@@ -81,13 +91,13 @@ def export(
         raise typer.BadParameter("--web is for the page of a bundle; give --bundle and a folder")
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
-    if precision != "fp32" and calibration is None:
+    if PRECISIONS[precision.value].recordings and calibration is None:
         raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     if web is not None:  # before the long work, should it be missing
         with Console(stderr=True).status("Taking onnxruntime-web"):
             put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]
-    with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
+    with Console(stderr=True).status("loading the run") as status:  # shows on a terminal only
         trained = load_run(run, weights)
         if bundle is not None and trained.front_end.reads == "log_mel":
             raise typer.BadParameter("a bundle's model reads waveforms, this one log-mels; give a file to write")
@@ -97,20 +107,24 @@ def export(
             waveform=not log_mel and trained.front_end.reads == "waveform",
             merged=not no_merge,
             precision=precision.value,
+            opset=opset,
+            embedding=embedding,
             calibration=None if calibration is None else recordings(calibration, trained.front_end),
             force=force,
             contrib=contrib,
+            progress=status.update,
         )
         if bundle is not None:
             write_bundle(path, bundle)
     print(
-        f"{path}: {report.size / 1e6:.1f} MB, {report.precision}, opset {report.opset}, made in {report.seconds:.0f} s"
+        f"{path}: {report.size / 1e6:.1f} MB, {report.precision}, made in {report.seconds:.0f} s; "
+        f"opset {report.opset}, for onnxruntime {report.onnxruntime} and newer"
     )
     compared = [f"batches of {', '.join(map(str, report.batches))}"]
     if report.agreement is not None:
         print(f"names the class that PyTorch names for {report.agreement:.1%} of {report.recordings} recordings")
         compared.append("recordings")
-    if report.precision != "fp32":
+    if report.precision != "fp32" and report.recordings:
         compared.pop(0)  # of noise
     print(
         f"largest difference from PyTorch: {report.difference:.1e} (onnxruntime on the CPU, {' and '.join(compared)})"

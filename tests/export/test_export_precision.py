@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
-from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor
 
 from fastloaa import AST, adapt
 from fastloaa.export import Report, VerificationError, to_onnx
+from fastloaa.export.precisions import PRECISIONS
 from fastloaa.export.quantise import Recordings
 from fastloaa.export.verify import verify
 from helpers.small import SMALL, small_ast, wake_adapters
@@ -59,7 +59,9 @@ def exported(model: AST, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export
 
 
-@pytest.mark.parametrize(("precision", "least", "most"), [("fp16", 1e-5, 0.01), ("int8", 1e-3, 0.1)])
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("fp16", 1e-5, 0.01), ("int8", 1e-3, 0.1), ("int8-dynamic", 1e-3, 0.1)]
+)
 @torch.no_grad()
 def test_answers_are_near_pytorchs(
     precision: str, least: float, most: float, model: AST, exported: Exported, capfd: pytest.CaptureFixture[str]
@@ -72,7 +74,7 @@ def test_answers_are_near_pytorchs(
     logits = torch.from_numpy(session.run(["logits"], {"waveform": unheard.numpy()})[0])
     assert least < (logits - expected).abs().max() < most
     assert least < report.difference < most
-    assert (report.precision, report.recordings, report.batches) == (precision, 20, (1, 2, 3, 17))
+    assert (report.precision, report.recordings, report.batches) == (precision, 20, (1, 3))
     assert report.agreement is not None
     assert report.agreement >= 0.9
     assert report.size == path.stat().st_size
@@ -89,7 +91,7 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_is_no_recording_gives_no_answer(precision: str, exported: Exported) -> None:
     """NaN, where padding would make silence of it and 8 bits a number; a neighbour in the batch is answered."""
     session = onnxruntime.InferenceSession(exported(precision)[1], providers=["CPUExecutionProvider"])
@@ -129,21 +131,6 @@ def test_what_is_8_bits(model: AST, exported: Exported) -> None:
     patches, positions, tokens = 96 * 256, 34 * 96, 2 * 96
     assert sizes[TensorProto.FLOAT] == front_end_size(model) + 96 * 5 + patches + positions + tokens
     assert {prop.key for prop in proto.metadata_props}.isdisjoint({"onnx.infer", "onnx.quant.pre_process"})
-
-
-@torch.no_grad()
-def test_onnxruntimes_dynamic_quantisation_as_the_docs_call_it(model: AST, exported: Exported, tmp_path: Path) -> None:
-    """Of the blocks' products: of all operators, its default, it makes a file of this opset that does not load."""
-    nodes = onnx.load(exported("fp32")[1]).graph.node
-    products = [node.name for node in nodes if node.op_type == "MatMul" and ".blocks." in node.name]
-    quantize_dynamic(
-        exported("fp32")[1], tmp_path / "model.onnx", nodes_to_quantize=products, per_channel=True, reduce_range=True
-    )
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    unheard = torch.stack(tones(17, seed=1))
-    logits = torch.from_numpy(session.run(["logits"], {"waveform": unheard.numpy()})[0])
-    difference = (logits - model(model.front_end(unheard))).abs().mean()
-    assert 1e-3 < difference < 0.1  # on average
 
 
 @pytest.fixture

@@ -61,13 +61,19 @@ def test_every_form_of_a_timm_model(make: object, options: dict) -> None:
     close(Inference(model)(image)[0], expected)
     close(Inference(model, adapters="conv2d")(image)[0], expected)
     close(Inference(merge(model))(image)[0], expected)
+    close(Inference(merge(model), opset=23)(image)[0], expected)
 
 
 @pytest.mark.parametrize("make", VITS.values(), ids=VITS)
 @torch.no_grad()
 def test_models_without_adapters(make: object) -> None:
+    """With attention as an operator, and in older ones; with what the head reads."""
     model, image = make(), torch.randn(3, 1, 64, 128)  # type: ignore[operator]
     close(Inference(model)(image)[0], model(image))
+    logits, probabilities, embedding = Inference(model, opset=23, embedding=True)(image)
+    close(logits, model(image))
+    close(probabilities, model(image).softmax(1))
+    close(embedding, model.forward_head(model.forward_features(image), pre_logits=True))
 
 
 @torch.no_grad()

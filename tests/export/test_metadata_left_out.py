@@ -18,7 +18,7 @@ from helpers.small import small_ast
 METADATA = Metadata(
     "0.1.0", "audio-classification", "waveform", "fp32", ("a", "b"), 17, "ast", 16000, 64, 128, 0.0, 1.0
 )
-PROPS = asdict(METADATA) | {"samples": 10480}
+PROPS = asdict(METADATA) | {"samples": 10480, "onnxruntime": "1.17"}
 OUTPUTS = ("logits", "probabilities")
 
 
@@ -29,7 +29,7 @@ def write_onnx(path: Path, left_out: str | None) -> None:
     model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
     props = Metadata(**PROPS).to_props()
     if left_out:
-        del props[left_out]
+        props.pop(left_out, None)  # of the embedding's width there is none
     onnx.helper.set_model_props(model, props)
     onnx.save(model, path)
 

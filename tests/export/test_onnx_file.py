@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from fastloaa.export import Classifier
 from fastloaa.export.onnx_file import Metadata, MissingPackageError, open_session, optional
+from fastloaa.export.precisions import PRECISIONS
 from fastloaa.files import FileError
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -23,10 +24,13 @@ sizes = st.integers(min_value=1)
     st.builds(
         Metadata,
         input=st.sampled_from(["waveform", "log_mel"]),
-        precision=st.sampled_from(["fp32", "fp16", "int8"]),
+        precision=st.sampled_from(list(PRECISIONS)),
         labels=st.lists(st.text()).map(tuple),
         probabilities=st.just("sigmoid"),
         multi_label=st.booleans(),
+        tf32=st.booleans(),
+        embedding=st.none() | sizes,
+        onnxruntime=st.none() | st.text(),
         **dict.fromkeys(("sample_rate", "frames", "mel_bins", "samples", "opset"), sizes),
         mean=finite,
         std=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
@@ -156,6 +160,8 @@ DAMAGED = [
     ("precision", "fp64"),
     ("probabilities", "tanh"),
     ("multi_label", "perhaps"),
+    ("tf32", "maybe"),
+    ("embedding", '"wide"'),
     ("multi_label", "true"),  # of a softmax
     ("opset", "new"),
     ("front_end_kind", "mfcc"),
@@ -171,7 +177,12 @@ def test_metadata_that_nobody_wrote(name: str, text: str, ours: onnx.ModelProto,
 
 
 def test_metadata_of_another_graph(ours: onnx.ModelProto, tmp_path: Path) -> None:
-    for changes in ({"labels": '["dog"]'}, {"labels": '["a", "b", "c"]'}, {"input": "log_mel"}):
+    for changes in (
+        {"labels": '["dog"]'},
+        {"labels": '["a", "b", "c"]'},
+        {"input": "log_mel"},
+        {"embedding": "192"},
+    ):
         helper.set_model_props(ours, PROPS | changes)
         assert "its graph says otherwise" in refused(ours, tmp_path / "model.onnx")
 

@@ -28,7 +28,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[AST, Path]:
 def test_reports_the_largest_difference_of_noise_and_clips(exported: tuple[AST, Path]) -> None:
     model, path = exported
     report = verify(path, model, clips=[torch.randn(1), torch.randn(20_000)])
-    assert report.batches == (1, 2, 3, 17)
+    assert report.batches == (1, 3)
     assert (report.recordings, report.agreement) == (2, 1.0)
     assert report.size == path.stat().st_size
     assert 0 < report.difference < 1e-5
