@@ -195,6 +195,23 @@ def test_python_hears_all_of_a_recording(bundle: Path, tmp_path: Path) -> None:
         )
 
 
+def test_python_hears_what_predict_hears_of_long_recordings(bundle: Path, tmp_path: Path) -> None:
+    """Of any rate, with as many channels as there are."""
+    paths = []
+    for rate in (11_025, 16_000, 44_100):
+        growing = noise(2 * rate, channels=2, seed=rate) * np.linspace(0, 1, 2 * rate)[:, None]
+        soundfile.write(tmp_path / f"{rate}.flac", growing, rate)
+        paths.append(tmp_path / f"{rate}.flac")
+    rows = [line.split("\t") for line in classify(bundle, *paths).stdout.splitlines()]
+    expected = [
+        (str(answer.path), label, probability)
+        for answer in Classifier(bundle / "model.onnx").classify(paths)
+        for label, probability in zip(answer.labels, answer.probabilities, strict=True)
+    ]
+    assert [(path, label) for path, label, _ in rows] == [(path, label) for path, label, _ in expected]
+    assert [float(share) for *_, share in rows] == pytest.approx([share for *_, share in expected], abs=2e-4)
+
+
 UNKNOWN = 0xFFFFFFFF
 UNFINISHED = [(0, 0), (None, 0), (UNKNOWN, 0), (8, 0), (0, UNKNOWN), (0x7FFFF024, 0x7FFFF000), (0, 1000), (0, None)]
 
