@@ -185,7 +185,8 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
     dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
-        with warnings.catch_warnings(action="ignore"), redirect_stderr(StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 inference,
                 (_example(inference.model, metadata),),

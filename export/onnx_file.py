@@ -1,15 +1,14 @@
 """An exported file: what it says about itself, and how it is opened in onnxruntime."""
 
-import importlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
-from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.errors import ArgumentError
 from fastloaa.export.precisions import check_precision
+from fastloaa.extras import optional
 from fastloaa.files import FileError, check_utf8
 from fastloaa.inputs import check_path
 from fastloaa.inputs.options import check_types
@@ -17,10 +16,6 @@ from fastloaa.probabilities import Probabilities, check_probabilities
 
 TASK = "audio-classification"
 Provider = str | tuple[str, dict[str, Any]]
-
-
-class MissingPackageError(FastloaaError, RuntimeError):
-    """An optional package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -163,18 +158,3 @@ def _json(name: str, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ArgumentError(f"{name} is not JSON: {text[:50]!r}") from error
-
-
-def optional(name: str) -> ModuleType:
-    """Import a package that only export and serving need.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{name} is not installed or does not load ({error}); pip install 'fastloaa[onnx]', "
-            f"or 'fastloaa[onnx-gpu]' for NVIDIA GPUs"
-        ) from error

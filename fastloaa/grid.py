@@ -9,6 +9,7 @@ from fastloaa.errors import ArgumentError
 from fastloaa.kernels.call import Call
 
 TokenOrder = Literal["freq", "time"]
+_ORDERS = get_args(TokenOrder)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TokenGrid:
             raise ArgumentError(
                 f"prefix_tokens counts the tokens before the patches, at least 0; got {self.prefix_tokens}"
             )
-        if self.token_order not in get_args(TokenOrder):
+        if self.token_order not in _ORDERS:
             raise ArgumentError(
                 f'token_order is "freq" (frequency-major, as AST) or "time" (time-major), got {self.token_order!r}'
             )

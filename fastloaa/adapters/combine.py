@@ -73,8 +73,8 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
                 slice((kernel[0] - kf) // 2, (kernel[0] + kf) // 2),
                 slice((kernel[1] - kt) // 2, (kernel[1] + kt) // 2),
             )
-            result.down.weight[rows, :, *taps] = adapter.down.weight
-            result.up.weight[:, rows, *taps] = gain * adapter.up.weight
+            result.down.weight[(rows, slice(None), *taps)] = adapter.down.weight
+            result.up.weight[(slice(None), rows, *taps)] = gain * adapter.up.weight
             if result.down.bias is not None and adapter.down.bias is not None:
                 result.down.bias[rows] = adapter.down.bias
             if result.up.bias is not None and adapter.up.bias is not None:

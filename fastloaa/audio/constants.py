@@ -1,10 +1,10 @@
 """Tensors that follow from a module's settings."""
 
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 
 class Constants(nn.Module):

@@ -1,5 +1,9 @@
 """Sound files to mono waveforms at one rate."""
 
+from fastloaa.extras import needs
+
+needs("soundfile", "torchaudio")
+
 import math
 import warnings
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """`fastloaa export`: a trained run as one ONNX file, alone or ready for a server."""
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
 
-Precision = StrEnum("Precision", list(PRECISIONS))  # type: ignore[misc]
+Precision = Enum("Precision", {name: name for name in PRECISIONS}, type=str)  # type: ignore[misc]
 
 
 def export(
@@ -69,7 +69,7 @@ def export(
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
     if precision != "fp32" and calibration is None:
-        raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
+        raise typer.BadParameter(f"{precision.value} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
         trained = load_run(run, weights)

@@ -29,6 +29,7 @@ else:  # everything else works, and asking for it says so
 TOKENS = "[batch, tokens, dim]"
 
 Backend = Literal["auto", "reference", "torch", "triton"]
+BACKENDS = get_args(Backend)  # here, since the compiler of torch 2.6 cannot follow get_args
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,8 @@ def choose_backend(
         ArgumentError: an unknown name.
         BackendError: the backend asked for cannot run this.
     """
-    if backend not in get_args(Backend):
-        raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+    if backend not in BACKENDS:
+        raise ArgumentError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend in ("reference", "torch"):
         return Choice(backend, "asked for")
     obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype, activation)

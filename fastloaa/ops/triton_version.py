@@ -3,7 +3,7 @@
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-SUPPORTED = SpecifierSet(">=3.4,<4")  # before 3.4 it had no triton.knobs
+SUPPORTED = SpecifierSet(">=3.2,<4")  # of torch 2.6
 
 
 def obstacle() -> str | None:
