@@ -34,7 +34,7 @@ class TokenGrid:
 
     def __post_init__(self) -> None:
         for name in ("freq_bins", "time_steps", "prefix_tokens"):
-            if isinstance(size := getattr(self, name), float | str):
+            if isinstance(size := getattr(self, name), (float, str)):
                 raise ArgumentError(f"{name} is a whole number; got {size!r}")
         if self.freq_bins < 1 or self.time_steps < 1:
             raise ArgumentError(

@@ -185,17 +185,13 @@ def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
     flat views of parameters; for the kernels they are brought into the order of a GEMM's operand.
     """
     layout = torch.channels_last if backend == "triton" else torch.preserve_format
-
-    def narrow(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(dtype)
-
     return Call(
         call.x if backend == "triton" else call.x.to(dtype),
         call.down.to(dtype, memory_format=layout),
         call.up.to(dtype, memory_format=layout),
-        narrow(call.down_bias),
-        narrow(call.up_bias),
-        narrow(call.mask),
+        _narrow(call.down_bias, dtype),
+        _narrow(call.up_bias, dtype),
+        _narrow(call.mask, dtype),
         call.block_out,
         call.skip,
         call.residual,
@@ -203,6 +199,10 @@ def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
         call.norm_bias,
         *call.settings(),
     )
+
+
+def _narrow(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
 
 
 def choose_backend(
