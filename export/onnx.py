@@ -90,6 +90,14 @@ def to_onnx(
         FileError: the path is not UTF-8.
         WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
+
+    Examples:
+        >>> from fastloaa import AST, adapt
+        >>> from fastloaa.export import to_onnx
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> report = to_onnx(adapt(model, bottleneck=4), "model.onnx")
+        >>> report.precision, report.difference < 1e-4
+        ('fp32', True)
     """
     start = time.perf_counter()
     check_utf8(path)

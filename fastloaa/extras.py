@@ -51,6 +51,13 @@ def optional(module: str) -> ModuleType:
 
     Raises:
         MissingPackageError: the package is not installed or does not load.
+
+    Examples:
+        >>> from fastloaa.extras import MissingPackageError, optional
+        >>> try:
+        ...     onnx = optional("onnx")
+        ... except MissingPackageError as error:
+        ...     print(error)  # onnx is not installed; pip install 'fastloaa[onnx]', ...
     """
     package = module.partition(".")[0]
     needs(package)

@@ -25,6 +25,16 @@ class TokenGrid:
 
     Raises:
         ArgumentError: a size below one, a negative prefix, or an unknown order.
+
+    Examples:
+        >>> from fastloaa import TokenGrid
+        >>> grid = TokenGrid.from_spectrogram(mel_bins=128, frames=512, patch=16, prefix_tokens=2)
+        >>> grid
+        TokenGrid(freq_bins=8, time_steps=32, prefix_tokens=2, token_order='freq')
+        >>> grid.tokens
+        258
+        >>> TokenGrid.from_tokens(258, freq_bins=8, prefix_tokens=2) == grid
+        True
     """
 
     freq_bins: int

@@ -36,6 +36,15 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
 
     Raises:
         CombineError: none given, another number of weights, or adapters that differ in more than is said above.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA, concat
+        >>> time, freq = LoAA(16, 4, "time", freq_bins=2), LoAA(16, 4, "freq", freq_bins=2)
+        >>> for adapter in (time, freq):
+        ...     _ = torch.nn.init.normal_(adapter.up.weight)  # as if trained
+        >>> x, both = torch.randn(1, 8, 16), concat([time, freq], [0.5, 2.0])
+        >>> torch.testing.assert_close(both(x), 0.5 * time(x) + 2.0 * freq(x))
     """
     factors = _factors(adapters, weights)
     first = adapters[0]
@@ -101,6 +110,17 @@ def average(
     Raises:
         CombineError: none given, another number of weights or a sum that is not positive, models without adapters, of
             other shapes, or of different initialisations.
+
+    Examples:
+        >>> import copy
+        >>> import torch
+        >>> from fastloaa import LoAA, average
+        >>> one = LoAA(16, 4, freq_bins=2)
+        >>> other = copy.deepcopy(one)
+        >>> with torch.no_grad():
+        ...     _ = other.up.weight.add_(1.0)  # as if trained further
+        >>> average([one, other], [3, 1]).up.weight.mean().item()
+        0.25
     """
     factors = _factors(models, weights)
     total = sum(factors)

@@ -65,6 +65,18 @@ class LoAA(nn.Module):
 
     Raises:
         ArgumentError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA
+        >>> layer = LoAA(768, bottleneck=36, kernel="time", freq_bins=8, prefix_tokens=2)
+        >>> normed, attention_out, x = torch.randn(3, 1, 2 + 8 * 64, 768)
+        >>> layer(normed, attention_out, x).shape  # attention_out + x + branch, in one pass
+        torch.Size([1, 514, 768])
+        >>> layer.down.weight.shape, layer.up.weight.shape
+        (torch.Size([36, 768, 1, 3]), torch.Size([768, 36, 1, 3]))
+        >>> print(layer.explain(x))
+        torch: GEMM and shifted sums are the fastest on a CPU
     """
 
     def __init__(

@@ -40,6 +40,12 @@ class LogMel(Constants):
         ArgumentError: options out of range.
 
     Source: Kaldi's `feature-fbank.cc`, `feature-window.cc`, `mel-computations.cc`.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa.audio import LogMel
+        >>> LogMel(sample_rate=16000, mel_bins=128)(torch.randn(4, 16000)).shape
+        torch.Size([4, 98, 128])
     """
 
     fourier: Tensor

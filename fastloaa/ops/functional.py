@@ -91,6 +91,13 @@ def loaa(
     Raises:
         ArgumentError: shapes, kernel, activation or dtypes that do not fit.
         BackendError: the backend asked for cannot run this call.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import loaa
+        >>> x, down, up = torch.randn(1, 2 + 8 * 4, 16), torch.randn(4, 16, 1, 3), torch.randn(16, 4, 1, 3)
+        >>> loaa(x, down, up, freq_bins=8, prefix_tokens=2, skip=x).shape
+        torch.Size([1, 34, 16])
     """
     x = as_tensor("x", x, down_weight, TOKENS)
     block_out = None if block_out is None else as_tensor("block_out", block_out, down_weight, TOKENS)
