@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 import fastloaa
@@ -28,6 +29,10 @@ from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
 OPSET = 23  # the first with Attention as an operator; Gelu came with 20
+
+
+OLDEST_TORCH = "2.8"
+"""The oldest whose exporter translates the front end with a length and a batch that vary."""
 
 
 class ExportError(FastloaaError, RuntimeError):
@@ -85,7 +90,7 @@ def to_onnx(
         ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
             unknown precision, no recordings for "fp16" or "int8", probabilities other than those, or a softmax with
             multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
-        ExportError: the graph cannot be made, or the adapters cannot be merged.
+        ExportError: the graph cannot be made, the adapters cannot be merged, or PyTorch is older than 2.8.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         FileError: the path is not UTF-8.
         WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
@@ -100,6 +105,7 @@ def to_onnx(
         ('fp32', True)
     """
     start = time.perf_counter()
+    check_torch()
     check_utf8(path)
     clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label)
@@ -124,6 +130,15 @@ def to_onnx(
         _check(temporary, contrib)
         report = verify(temporary, model, clips, tolerance, agreement=0.0 if force else 0.99)
     return replace(report, seconds=time.perf_counter() - start)
+
+
+def check_torch() -> None:
+    """Raise ExportError where PyTorch is too old to write such graphs."""
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
+        raise ExportError(
+            f"exporting to ONNX needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}; train with this one "
+            f"and export with a newer: adapters, merged models and runs load there unchanged"
+        )
 
 
 def metadata_of(
