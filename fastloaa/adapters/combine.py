@@ -78,12 +78,10 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
         for adapter, factor in zip(adapters, factors, strict=True):
             rows = slice(row, row + adapter.down.out_channels)
             (kf, kt), gain = adapter.down.kernel_size, factor * adapter.scale
-            taps = (
-                slice((kernel[0] - kf) // 2, (kernel[0] + kf) // 2),
-                slice((kernel[1] - kt) // 2, (kernel[1] + kt) // 2),
-            )
-            result.down.weight[(rows, slice(None), *taps)] = adapter.down.weight
-            result.up.weight[(slice(None), rows, *taps)] = gain * adapter.up.weight
+            at_f = slice((kernel[0] - kf) // 2, (kernel[0] + kf) // 2)
+            at_t = slice((kernel[1] - kt) // 2, (kernel[1] + kt) // 2)
+            result.down.weight[rows, :, at_f, at_t] = adapter.down.weight
+            result.up.weight[:, rows, at_f, at_t] = gain * adapter.up.weight
             if result.down.bias is not None and adapter.down.bias is not None:
                 result.down.bias[rows] = adapter.down.bias
             if result.up.bias is not None and adapter.up.bias is not None:

@@ -28,4 +28,5 @@ class AdaptedASTLayer(AdaptedBlock, ASTLayer):
         if self.layout.mlp == "mlp":
             return super().ffn_out(normed)
         # Before transformers 5.9 `output` adds the residual stream itself, which is left to the adapters here.
-        return self.output.dropout(self.output.dense(self.intermediate(normed)))
+        layer: Any = self
+        return layer.output.dropout(layer.output.dense(layer.intermediate(normed)))
