@@ -1,5 +1,6 @@
 """What all tests share."""
 
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -23,4 +24,5 @@ if Version(torch.__version__) < Version("2.8"):
 
     # What comes to exporting is skipped, wherever it does; a command would only say that it cannot.
     torch.onnx.export = _skip
+    torch.onnx.ops = SimpleNamespace(attention=_skip)
     fastloaa.export.onnx.check_torch = _skip
