@@ -1,11 +1,14 @@
 """What all tests share."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 import torch
 from packaging.version import Version
+
+from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
 torch.set_num_threads(1)  # tensors here are small: threads would spend their time waiting for each other
 
@@ -16,13 +19,21 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+def skipping(reason: str) -> Callable[..., NoReturn]:
+    """Stands in for what an old version lacks: whatever test comes to it, wherever it does, is skipped."""
+
+    def skip(*_: object, **__: object) -> NoReturn:
+        pytest.skip(reason)
+
+    return skip
+
+
 if Version(torch.__version__) < Version("2.8"):
     import fastloaa.export.onnx
 
-    def _skip(*_: object, **__: object) -> NoReturn:
-        pytest.skip("exports to ONNX, which needs torch 2.8")
+    torch.onnx.export = fastloaa.export.onnx.check_torch = skipping("exports to ONNX, which needs torch 2.8")
+    torch.onnx.ops = SimpleNamespace(attention=torch.onnx.export)
+if NOT_COMPILED is not None and NO_TRITON is None:
+    import fastloaa.kernels.resources
 
-    # What comes to exporting is skipped, wherever it does; a command would only say that it cannot.
-    torch.onnx.export = _skip
-    torch.onnx.ops = SimpleNamespace(attention=_skip)
-    fastloaa.export.onnx.check_torch = _skip
+    fastloaa.kernels.resources.compiling_for = skipping(NOT_COMPILED)

@@ -17,7 +17,7 @@ from fastloaa.ops.gemm_shift import loaa_gemm_shift
 from fastloaa.ops.normed import NormedFrom
 from fastloaa.ops.reference import loaa_reference
 from fastloaa.ops.tracing import recorded, transformed
-from fastloaa.ops.triton_version import NO_TRITON
+from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
 if NO_TRITON is None:
     import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
@@ -257,6 +257,8 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return "torch.func, forward-mode differentiation and torch.jit.trace need PyTorch's own operations"
     if x.device.type != "cuda" and not (interpreted.INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
+    if x.device.type == "cuda" and NOT_COMPILED is not None:
+        return NOT_COMPILED
     if activation not in elementwise.ACTIVATIONS:
         return f"activation {activation!r} has no formula in the kernels"
     if min(kernel) > 1:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from typer.testing import CliRunner
 
 from fastloaa import LoAA
+from fastloaa.adapters.widened import Between
 from fastloaa.cli import app
 from fastloaa.ops import triton_version
 
@@ -98,9 +100,27 @@ except BackendError as error:
 
 def test_explain_and_doctor_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "triton 3.1.0 is installed, and fastloaa needs triton<4,>=3.2"
-    monkeypatch.setattr(triton_version, "NO_TRITON", reason)
+    monkeypatch.setattr(triton_version, "NOT_COMPILED", reason)
     monkeypatch.setattr("fastloaa.ops.functional.NO_TRITON", reason)
     elsewhere = torch.empty(1, 4, 16, device="meta")  # neither CPU nor CUDA: nothing but Triton would be faster
     assert str(LoAA(16, 4, freq_bins=2).explain(elsewhere)) == f"torch: the fused kernels cannot run: {reason}"
     report = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert report["triton"].endswith(f" (not used: {reason})")
+
+
+@pytest.mark.parametrize("version", ["3.2.0", "3.3.1", "3.4.0", "3.6.0"])
+def test_kernels_are_not_compiled_where_the_compiler_aborts(version: str, fake) -> None:  # type: ignore[no-untyped-def]
+    fake(f"__version__ = {version!r}")
+    reason = f"triton {version} is installed, and compiling the kernels needs triton>=3.4"
+    assert triton_version.compiling_obstacle() == (reason if version < "3.4" else None)
+
+
+def test_cuda_tensors_then_get_pytorchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "triton 3.2.0 is installed, and compiling the kernels needs triton>=3.4"
+    for module in ("fastloaa.ops.functional", "fastloaa.adapters.widened"):
+        monkeypatch.setattr(f"{module}.NOT_COMPILED", reason)
+    layer = LoAA(16, 4, freq_bins=2)
+    with FakeTensorMode():
+        x, buffer = torch.empty(1, 4, 16, device="cuda"), torch.empty(1, 4, 8, device="cuda")
+        assert str(layer.explain(x)) == f"torch: the fused kernels cannot run: {reason}"
+        assert not Between(2, ((0, 0), (0, 1)), "relu", 2, 0, "freq").in_place(buffer, 4)
