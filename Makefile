@@ -4,19 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The GPU build of onnxruntime where there is an NVIDIA driver, else the CPU build: they exclude each other.
 ORT := $(if $(shell command -v nvidia-smi),onnx-gpu,onnx)
+# The versions that are installed; .ci/versions/oldest.txt on Python 3.10.
+CONSTRAINTS ?= constraints.txt
 DATA ?=
+ARGS ?=
+INSTALL = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 
-.PHONY: help demo test triton check docs bench clean
+.PHONY: help demo test triton check docs bench versions release hooks clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fastloaa needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+$(VENV)/ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fastloaa needs Python 3.10 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$(ORT),words,dev]'
+	$(INSTALL) --upgrade pip setuptools wheel
+	$(INSTALL) --no-build-isolation --editable '.[$(ORT),words,dev]'
 	touch $@
 
 # onnxruntime for browsers, of the version that a bundle's page takes; without it the page's tests are skipped.
@@ -48,12 +52,31 @@ check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --python-executable ../../$(BIN)/python -p fastloaa
 
 docs: $(VENV)/ready  ## the site of all pages, in build/docs; warnings are errors
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(INSTALL) --group docs
 	$(WHEEL)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready  ## time the backends against each other
 	$(BIN)/python bench/speed.py
 
+versions: $(VENV)/ready  ## the suite under the oldest, a middle and the newest versions; ARGS="..." go to pytest
+	$(INSTALL) --group versions
+	$(BIN)/python .ci/versions.py $(ARGS)
+
+release: $(VENV)/ready  ## build wheel and sdist, check them, and try the wheel where nothing else is installed
+	$(INSTALL) --group release
+	rm -rf dist build/lib build/release
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) dist/*.whl
+	cd build && release/bin/python ../.ci/smoke.py core
+	build/release/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) "$$(echo dist/*.whl)[train,onnx]"
+	cd build && release/bin/python ../.ci/smoke.py extras
+
+hooks: $(VENV)/ready  ## lint and format whatever is committed from now on
+	$(INSTALL) --group hooks
+	$(BIN)/pre-commit install
+
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .tox build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

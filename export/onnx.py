@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 import fastloaa
@@ -30,6 +31,8 @@ from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
 TRACED = 18  # the lowest opset that torch.onnx.export writes
+OLDEST_TORCH = "2.8"
+"""The oldest whose exporter translates the front end with a length and a batch that vary."""
 
 
 def to_onnx(
@@ -92,13 +95,22 @@ def to_onnx(
         ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
             unknown precision or opset, no recordings for "fp16" or "int8", probabilities other than those, or a softmax
             with multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
-        ExportError: the graph cannot be made, or the adapters cannot be merged.
+        ExportError: the graph cannot be made, the adapters cannot be merged, or PyTorch is older than 2.8.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         FileError: the path is not UTF-8.
         WriteError: the file cannot be written, or the folder for temporary files, which "int8" needs.
         MissingPackageError: the packages of `pip install 'fastloaa[onnx]'` are not there.
+
+    Examples:
+        >>> from fastloaa import AST, adapt
+        >>> from fastloaa.export import to_onnx
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> report = to_onnx(adapt(model, bottleneck=4), "model.onnx")
+        >>> report.precision, report.difference < 1e-4
+        ('fp32', True)
     """
     start, say = time.perf_counter(), progress or (lambda _: None)
+    check_torch()
     check_utf8(path)
     opset = check_opset(opset)
     clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
@@ -138,6 +150,15 @@ def to_onnx(
             restamp(temporary, replace(metadata, onnxruntime=needed))
         report = verify(temporary, model, clips, tolerance, 0.0 if force else 0.99, progress)
     return replace(report, seconds=time.perf_counter() - start)
+
+
+def check_torch() -> None:
+    """Raise ExportError where PyTorch is too old to write such graphs."""
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
+        raise ExportError(
+            f"exporting to ONNX needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}; train with this one "
+            f"and export with a newer: adapters, merged models and runs load there unchanged"
+        )
 
 
 def metadata_of(
@@ -218,7 +239,8 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
     dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
-        with warnings.catch_warnings(action="ignore"), redirect_stderr(StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 inference,
                 (_example(inference.model, metadata),),

@@ -1,15 +1,16 @@
 """An exported file: what it says about itself, and how it is opened in onnxruntime."""
 
-import importlib
 import json
+import mmap
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
-from fastloaa.errors import ArgumentError, FastloaaError
+from fastloaa.errors import ArgumentError
 from fastloaa.export.precisions import check_precision
+from fastloaa.extras import optional
 from fastloaa.files import FileError, check_utf8
 from fastloaa.inputs import check_path
 from fastloaa.inputs.options import check_types
@@ -17,10 +18,6 @@ from fastloaa.probabilities import Probabilities, check_probabilities
 
 TASK = "audio-classification"
 Provider = str | tuple[str, dict[str, Any]]
-
-
-class MissingPackageError(FastloaaError, RuntimeError):
-    """An optional package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,8 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
     """An `onnxruntime.InferenceSession` of a file that `to_onnx` wrote, and what the file says about itself.
 
     Raises:
-        FileError: missing, not an ONNX file, not one of ours, or one whose metadata do not fit its graph. Weights
-            outside its folder are refused by onnxruntime.
+        FileError: missing, not an ONNX file, not one of ours, one whose weights are in other files, or one whose
+            metadata do not fit its graph.
         MissingPackageError: onnxruntime is not installed.
     """
     onnxruntime = optional("onnxruntime")
@@ -145,6 +142,8 @@ def open_session(path: str | Path, providers: Sequence[Provider]) -> tuple[Any, 
         found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
         raise FileError(f"{path}: {found}; expected an ONNX file that `fastloaa export` wrote")
     check_utf8(path)
+    if _has_weights_elsewhere(path):
+        raise FileError(f"{path}: its weights are in other files; expected them inside, as `fastloaa export` writes")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about its own choices
     try:
@@ -180,23 +179,20 @@ def restamp(path: Path, metadata: Metadata) -> None:
     onnx.save(model, path)
 
 
+# Of TensorProto.external_data, the key that says where: its tag, a length of 8 however it is written, and the word.
+_ELSEWHERE = re.compile(rb"\x0a(?:\x08|\x88\x80{0,8}\x00)location")
+
+
+def _has_weights_elsewhere(path: Path) -> bool:
+    """Whether the file names others to read weights from. onnxruntime before 1.25 opens those wherever they are."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _ELSEWHERE.search(content) is not None
+
+
 def _json(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise ArgumentError(f"{name} is not JSON: {text[:50]!r}") from error
-
-
-def optional(name: str) -> ModuleType:
-    """Import a package that only export and serving need.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{name} is not installed or does not load ({error}); pip install 'fastloaa[onnx]', "
-            f"or 'fastloaa[onnx-gpu]' for NVIDIA GPUs"
-        ) from error

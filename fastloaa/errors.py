@@ -10,6 +10,14 @@ class FastloaaError(Exception):
 
     All errors that the library raises on purpose are of this class, and of one of Python's besides (ValueError,
     TypeError, RuntimeError, OSError), so that code that knows nothing of fastloaa catches them by those.
+
+    Examples:
+        >>> from fastloaa import FastloaaError, LoAA
+        >>> try:
+        ...     LoAA(16, 4, freq_bins=2, dropout=1.5)
+        ... except FastloaaError as error:  # a ValueError as well
+        ...     print(error)
+        dropout is a probability in [0, 1), got 1.5
     """
 
     def __str__(self) -> str:

@@ -1,5 +1,9 @@
 """Names in figures, in fonts that have their characters: none is drawn as an empty box."""
 
+from fastloaa.extras import needs
+
+needs("matplotlib")
+
 from collections.abc import Iterable
 from functools import lru_cache
 

@@ -9,6 +9,7 @@ from fastloaa.errors import ArgumentError
 from fastloaa.kernels.call import Call
 
 TokenOrder = Literal["freq", "time"]
+_ORDERS = get_args(TokenOrder)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,16 @@ class TokenGrid:
 
     Raises:
         ArgumentError: a size below one, a negative prefix, or an unknown order.
+
+    Examples:
+        >>> from fastloaa import TokenGrid
+        >>> grid = TokenGrid.from_spectrogram(mel_bins=128, frames=512, patch=16, prefix_tokens=2)
+        >>> grid
+        TokenGrid(freq_bins=8, time_steps=32, prefix_tokens=2, token_order='freq')
+        >>> grid.tokens
+        258
+        >>> TokenGrid.from_tokens(258, freq_bins=8, prefix_tokens=2) == grid
+        True
     """
 
     freq_bins: int
@@ -33,7 +44,7 @@ class TokenGrid:
 
     def __post_init__(self) -> None:
         for name in ("freq_bins", "time_steps", "prefix_tokens"):
-            if isinstance(size := getattr(self, name), float | str):
+            if isinstance(size := getattr(self, name), (float, str)):
                 raise ArgumentError(f"{name} is a whole number; got {size!r}")
         if self.freq_bins < 1 or self.time_steps < 1:
             raise ArgumentError(
@@ -44,7 +55,7 @@ class TokenGrid:
             raise ArgumentError(
                 f"prefix_tokens counts the tokens before the patches, at least 0; got {self.prefix_tokens}"
             )
-        if self.token_order not in get_args(TokenOrder):
+        if self.token_order not in _ORDERS:
             raise ArgumentError(
                 f'token_order is "freq" (frequency-major, as AST) or "time" (time-major), got {self.token_order!r}'
             )

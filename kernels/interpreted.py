@@ -3,8 +3,15 @@
 import torch
 import triton
 
-# The environment is Triton's own interface for its interpreter, read when kernels are defined.
-INTERPRETED: bool = triton.knobs.runtime.interpret
+
+@triton.jit
+def _kernel():
+    pass
+
+
+# The environment is Triton's own interface for its interpreter, read when kernels are defined. What `jit` has made of
+# one tells which it was in every version; before 3.4 there was no triton.knobs to ask.
+INTERPRETED: bool = not isinstance(_kernel, triton.JITFunction)
 
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float16)
 """What the interpreter computes rightly: bfloat16 it multiplies by bit patterns, and truncates in stores."""

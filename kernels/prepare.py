@@ -354,9 +354,13 @@ def columns(rank: int, taps: int) -> int:
 
 def product_precision(dtype: torch.dtype) -> str:
     """As tl.dot names it: float32 products follow PyTorch's own TF32 switch, others need no choice."""
-    if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32":
-        return "tf32x3"
-    return "tf32"
+    return "tf32x3" if dtype == torch.float32 and not _allows_tf32() else "tf32"
+
+
+def _allows_tf32() -> bool:
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)
+    return matmul.allow_tf32 if precision is None else precision == "tf32"  # the first before torch 2.9
 
 
 def capability(device: torch.device) -> int:

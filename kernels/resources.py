@@ -19,6 +19,7 @@ from triton.runtime import driver
 
 from fastloaa.kernels import prepare, widened_launch
 from fastloaa.kernels.configs import Setting
+from fastloaa.kernels.interpreted import INTERPRETED
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.tile import Geometry
 
@@ -182,7 +183,7 @@ def instructions(launch: Launch, capability: int) -> str:
 
 
 def _compile(launch: Launch, capability: int) -> Any:
-    if triton.knobs.runtime.interpret:
+    if INTERPRETED:
         raise RuntimeError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
     with compiling_for(capability):
         return launch.kernel.warmup(grid=launch.programs, **launch.arguments, **launch.compile_options)

@@ -14,6 +14,7 @@ from fastloaa.kernels.elementwise import activate
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, Sample
 from fastloaa.kernels.tile import Geometry
+from helpers.versions import skip_before
 
 LONGEST_GRID, OTHER_AXES = 2**31 - 1, 2**16 - 1  # programs along x, y and z (CUDA C++ Programming Guide)
 
@@ -33,6 +34,7 @@ def between_the_products(launch: Launch, capability: int) -> str:
 @pytest.mark.parametrize("capability", CHIPS)
 def test_barriers_stand_between_writing_and_reading_what_crosses(capability: int, kernel: tuple[int, int]) -> None:
     """Taps are stored, waited for and loaded; so are hidden rows; and all is loaded before the result is stored."""
+    skip_before("triton", "3.6", "orders loads in another way, which this pattern does not describe")
     sample = Sample("forward", torch.bfloat16, 36, kernel)
     launch = sample.launch(Setting(64, 32, 4, 2))
     launch.arguments |= {"p_pre": None, "KEEP_PRE": False}

@@ -1,18 +1,18 @@
 """The order of the house: imports go one way, by their text alone, those within functions too."""
 
 import ast
-import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.project import PROJECT, ROOT
 
 LAYERS = (
     {"kernels", "lazy", "text"},
     {"errors"},
+    {"extras"},
     {"figure_text", "inputs"},
     {"files", "grid", "probabilities"},
     {"ops"},
@@ -24,13 +24,14 @@ LAYERS = (
     {"hub", "peft"},
     {"fastloaa"},
     {"cli"},
+    {"__main__"},
 )
 """The packages and single modules of fastloaa, and its public names, from the ground up: each imports from below."""
 
 Import = tuple[str, bool]  # the name of a module, and whether it is imported when the importing module is
 
 
-SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+SETUP = PROJECT["tool"]["setuptools"]
 
 
 def modules() -> dict[str, Path]:

@@ -22,6 +22,7 @@ from fastloaa import AST, LoAA, adapt
 from fastloaa.audio import EpicSoundsFrontEnd, FrontEnd, LogMel
 from fastloaa.export import merge
 from helpers.small import small_ast, small_vit, wake_adapters
+from helpers.versions import skip_before
 
 
 class Logits(nn.Module):
@@ -307,6 +308,8 @@ def test_forward_intermediates_of_ast(stage: str) -> None:
 
 @each_model
 def test_export_and_compile(name: str) -> None:
+    if name == "transformers":
+        skip_before("torch", "2.8", "does not compile transformers' own forward")
     model, x = build(name)
     expected = model(x)
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected, rtol=1e-4, atol=1e-5)

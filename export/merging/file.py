@@ -21,6 +21,15 @@ def save_merged(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         MergeError: a model that `merge` did not return.
+
+    Examples:
+        >>> from fastloaa import AST, adapt
+        >>> from fastloaa.export import load_merged, merge, save_merged
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> model = adapt(model, bottleneck=4)
+        >>> save_merged(merge(model), "merged.safetensors")
+        >>> type(load_merged("merged.safetensors")).__name__
+        'AST'
     """
     origin = merged_from(model)
     if origin is None:

@@ -50,6 +50,15 @@ def merge(model: ModelT) -> ModelT:
         MergeError: no adapters, adapters on the un-normed input of their block, weights of two dtypes in one block, or
             a kind of attention or FFN whose Linears are not known.
         TypeError: another kind of model.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import AST, adapt
+        >>> from fastloaa.export import merge
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> model = adapt(model, bottleneck=4)
+        >>> plain, x = merge(model), torch.randn(1, 64, 128)
+        >>> torch.testing.assert_close(plain(x), model.eval()(x))
     """
     backbone = backbone_of(model)
     if backbone.not_merged is not None:
@@ -79,6 +88,16 @@ def merged_from(model: nn.Module) -> dict[str, Any] | None:
 
     "adapt": the adapters' configuration; "backbone": the fingerprint of the frozen weights that they were trained
     beside, as in adapter files; "fastloaa": the version that merged them.
+
+    Examples:
+        >>> from fastloaa import AST, adapt
+        >>> from fastloaa.export import merge, merged_from
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> model = adapt(model, bottleneck=4)
+        >>> merged_from(merge(model))["adapt"]["bottleneck"]
+        4
+        >>> merged_from(model) is None
+        True
     """
     return record_of(model).merged_from
 

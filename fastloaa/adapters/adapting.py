@@ -48,6 +48,14 @@ def adapt(
     Raises:
         ArgumentTypeError: a model or a block that adapters cannot be put into, or an unknown option.
         ArgumentError: a model that has adapters already, or settings that `LoAA` refuses.
+
+    Examples:
+        >>> import timm
+        >>> from fastloaa import adapt, trainable_parameters
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=(128, 512), in_chans=1, num_classes=50)
+        >>> model = adapt(model, attn="time", ffn="freq", bottleneck=8)
+        >>> trainable_parameters(model) - trainable_parameters(model.head) == 12 * 2 * (2 * 8 * 192 * 3)
+        True
     """
     backbone = backbone_of(model)
     module = backbone.model
@@ -149,6 +157,14 @@ def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_parameters(model: nn.Module) -> int:
-    """Number of weights that training changes."""
+    """Number of weights that training changes.
+
+    Examples:
+        >>> from torch import nn
+        >>> from fastloaa import trainable_parameters
+        >>> model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2))
+        >>> trainable_parameters(model)
+        10
+    """
     check_module(model)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

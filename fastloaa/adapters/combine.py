@@ -36,6 +36,15 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
 
     Raises:
         CombineError: none given, another number of weights, or adapters that differ in more than is said above.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA, concat
+        >>> time, freq = LoAA(16, 4, "time", freq_bins=2), LoAA(16, 4, "freq", freq_bins=2)
+        >>> for adapter in (time, freq):
+        ...     _ = torch.nn.init.normal_(adapter.up.weight)  # as if trained
+        >>> x, both = torch.randn(1, 8, 16), concat([time, freq], [0.5, 2.0])
+        >>> torch.testing.assert_close(both(x), 0.5 * time(x) + 2.0 * freq(x))
     """
     factors = _factors(adapters, weights)
     first = adapters[0]
@@ -69,12 +78,10 @@ def concat(adapters: Sequence[LoAA], weights: Sequence[float] | None = None) -> 
         for adapter, factor in zip(adapters, factors, strict=True):
             rows = slice(row, row + adapter.down.out_channels)
             (kf, kt), gain = adapter.down.kernel_size, factor * adapter.scale
-            taps = (
-                slice((kernel[0] - kf) // 2, (kernel[0] + kf) // 2),
-                slice((kernel[1] - kt) // 2, (kernel[1] + kt) // 2),
-            )
-            result.down.weight[rows, :, *taps] = adapter.down.weight
-            result.up.weight[:, rows, *taps] = gain * adapter.up.weight
+            at_f = slice((kernel[0] - kf) // 2, (kernel[0] + kf) // 2)
+            at_t = slice((kernel[1] - kt) // 2, (kernel[1] + kt) // 2)
+            result.down.weight[rows, :, at_f, at_t] = adapter.down.weight
+            result.up.weight[:, rows, at_f, at_t] = gain * adapter.up.weight
             if result.down.bias is not None and adapter.down.bias is not None:
                 result.down.bias[rows] = adapter.down.bias
             if result.up.bias is not None and adapter.up.bias is not None:
@@ -101,6 +108,17 @@ def average(
     Raises:
         CombineError: none given, another number of weights or a sum that is not positive, models without adapters, of
             other shapes, or of different initialisations.
+
+    Examples:
+        >>> import copy
+        >>> import torch
+        >>> from fastloaa import LoAA, average
+        >>> one = LoAA(16, 4, freq_bins=2)
+        >>> other = copy.deepcopy(one)
+        >>> with torch.no_grad():
+        ...     _ = other.up.weight.add_(1.0)  # as if trained further
+        >>> average([one, other], [3, 1]).up.weight.mean().item()
+        0.25
     """
     factors = _factors(models, weights)
     total = sum(factors)

@@ -35,6 +35,16 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         ArgumentError: a model that has not been adapted.
+
+    Examples:
+        >>> from fastloaa import AST, adapt, load_adapter, save_adapter
+        >>> small = {"depth": 1, "embed_dim": 48, "num_heads": 3}
+        >>> model = AST(5, frames=64, backbone_options=small)
+        >>> backbone = model.backbone.state_dict()
+        >>> save_adapter(adapt(model, bottleneck=4), "esc50.safetensors")
+        >>> fresh = AST(5, frames=64, backbone_options=small)
+        >>> _ = fresh.backbone.load_state_dict(backbone)  # the frozen weights that the adapters were trained beside
+        >>> fresh = load_adapter(fresh, "esc50.safetensors")
     """
     check_module(model)
     check_path(path)
@@ -69,6 +79,13 @@ def load_adapter(
     Raises:
         FileError: missing, damaged, or not an adapter file; a repository that cannot be had.
         AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
+
+    Examples:
+        >>> from fastloaa import AST, adapt, load_adapter, save_adapter
+        >>> model = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> save_adapter(adapt(model, bottleneck=4), "esc50.safetensors")
+        >>> load_adapter(model, "esc50.safetensors") is model
+        True
     """
     check_module(model)
     check_path(path)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor, number, whole
 from fastloaa.ops.activations import check_activation
 from fastloaa.ops.autocast import autocast_dtype
-from fastloaa.ops.functional import TOKENS, Backend, Choice, choose_backend, loaa
+from fastloaa.ops.functional import BACKENDS, TOKENS, Backend, Choice, choose_backend, loaa
 from fastloaa.ops.normed import NormedFrom
 
 torch.fx.wrap("loaa")  # symbolic tracing sees one node: the checks of shapes in it need tensors
@@ -65,6 +65,18 @@ class LoAA(nn.Module):
 
     Raises:
         ArgumentError: sizes below one, an even kernel, a dropout outside [0, 1), an unknown name.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA
+        >>> layer = LoAA(768, bottleneck=36, kernel="time", freq_bins=8, prefix_tokens=2)
+        >>> normed, attention_out, x = torch.randn(3, 1, 2 + 8 * 64, 768)
+        >>> layer(normed, attention_out, x).shape  # attention_out + x + branch, in one pass
+        torch.Size([1, 514, 768])
+        >>> layer.down.weight.shape, layer.up.weight.shape
+        (torch.Size([36, 768, 1, 3]), torch.Size([768, 36, 1, 3]))
+        >>> print(layer.explain(x))
+        torch: GEMM and shifted sums are the fastest on a CPU
     """
 
     def __init__(
@@ -90,8 +102,8 @@ class LoAA(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ArgumentError(f"dropout is a probability in [0, 1), got {dropout}")
         check_activation(activation)
-        if backend not in get_args(Backend):
-            raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+        if backend not in BACKENDS:
+            raise ArgumentError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
         TokenGrid(freq_bins, 1, prefix_tokens, token_order)  # its own errors for a bad grid
         size = kernel_size(kernel)
         self.freq_bins, self.prefix_tokens, self.token_order = freq_bins, prefix_tokens, token_order

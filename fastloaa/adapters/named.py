@@ -37,6 +37,19 @@ def name_adapters(model: ModelT, adapters: Mapping[str, str | Path | nn.Module])
         ArgumentError: a model that has been adapted already, names that are none, or adapters of which some read the
             normed input of their blocks, some not.
         FileError, AdapterError: as `load_adapter`.
+
+    Examples:
+        >>> import copy
+        >>> import torch
+        >>> from fastloaa import AST, adapt, model_adapters, name_adapters
+        >>> plain = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> birds, frogs = (adapt(copy.deepcopy(plain), bottleneck=4) for _ in range(2))
+        >>> model = name_adapters(plain, {"birds": birds, "frogs": frogs})
+        >>> clips = torch.randn(3, 64, 128)
+        >>> with model_adapters(model, "birds"):
+        ...     for_all = model(clips)
+        >>> with model_adapters(model, ["birds", "frogs", "birds"]):
+        ...     one_for_each = model(clips)
     """
     check_module(model)
     if is_adapted(model):
@@ -75,6 +88,16 @@ def model_adapters(model: ModelT, names: str | Sequence[str | None] | None) -> I
 
     Raises:
         ArgumentError: a model without named adapters, or a name that it has not.
+
+    Examples:
+        >>> import copy
+        >>> import torch
+        >>> from fastloaa import AST, adapt, model_adapters, name_adapters
+        >>> plain = AST(5, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> adapted, clips = adapt(copy.deepcopy(plain), bottleneck=4), torch.randn(1, 64, 128)
+        >>> model = name_adapters(plain, {"birds": adapted})
+        >>> with model_adapters(model, "birds"):
+        ...     torch.testing.assert_close(model(clips), adapted(clips))
     """
     check_module(model)
     selection = record_of(model).selection

@@ -18,7 +18,7 @@ from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.ops.activations import ACTIVATIONS
 from fastloaa.ops.shifts import Offset, fold, unfold
 from fastloaa.ops.tracing import exporting, transformed
-from fastloaa.ops.triton_version import NO_TRITON
+from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
 if NO_TRITON is None:
     import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
@@ -244,5 +244,7 @@ def _runs(buffer: Tensor, between: Between, wide_activation: str) -> bool:
         return False
     if buffer.device.type == "cpu" and not INTERPRETED:
         return True
+    if buffer.device.type == "cuda" and NOT_COMPILED is not None:
+        return False
     activations = (between.activation, wide_activation)
     return obstacle(buffer, *between.kernel, between.freq_bins, between.prefix_tokens, activations) is None

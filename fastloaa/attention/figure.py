@@ -1,5 +1,9 @@
 """The picture of attention maps: time in seconds, frequency in hertz, models side by side (LoAA, figure 3)."""
 
+from fastloaa.extras import needs
+
+needs("matplotlib")
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

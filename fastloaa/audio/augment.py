@@ -6,6 +6,10 @@ Several processes that share a batch draw what one would: with `first` and `tota
 `first` on of a batch of `total`.
 """
 
+from fastloaa.extras import needs
+
+needs("torchaudio")
+
 from typing import Literal
 
 import torch

@@ -1,10 +1,10 @@
 """Tensors that follow from a module's settings."""
 
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 
 class Constants(nn.Module):
@@ -21,8 +21,9 @@ class Constants(nn.Module):
     def register_constants(self) -> dict[str, Tensor]:
         """To be called by the constructor, after the settings; returns the values, on the CPU."""
         values = self._computed()
+        device = torch.empty(0).device  # before torch 2.7 get_default_device knows of no `with torch.device(...)`
         for name, value in values.items():
-            self.register_buffer(name, value.to(torch.get_default_device()), persistent=False)
+            self.register_buffer(name, value.to(device), persistent=False)
         return values
 
     def _computed(self) -> dict[str, Tensor]:

@@ -1,5 +1,9 @@
 """Sound files to mono waveforms at one rate."""
 
+from fastloaa.extras import needs
+
+needs("soundfile", "torchaudio")
+
 import math
 import warnings
 from collections.abc import Generator, Iterator
@@ -64,6 +68,15 @@ def load_audio(
 
     Warns:
         AudioWarning: the header was never finished (a recorder that was cut off), and everything behind it is read.
+
+    Examples:
+        >>> import numpy, soundfile
+        >>> from fastloaa.audio import load_audio
+        >>> soundfile.write("clip.wav", numpy.zeros((44100, 2)), 44100)
+        >>> load_audio("clip.wav").shape  # one channel at 16 kHz
+        torch.Size([16000])
+        >>> load_audio("clip.wav", sample_rate=8000, start=0.25, stop=0.75).shape
+        torch.Size([4000])
     """
     path, sample_rate = _checked(path, sample_rate)
     times = (start, *(() if stop is None else (stop,)))

@@ -5,10 +5,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import melscale_fbanks
 
 from fastloaa.audio.base import SpectrogramFrontEnd, as_clips, clip_lengths
 from fastloaa.audio.constants import Constants
+from fastloaa.audio.mel import htk_filters
 from fastloaa.errors import ArgumentError
 from fastloaa.ops.autocast import without_autocast
 from fastloaa.ops.tracing import exporting
@@ -66,9 +66,9 @@ class EpicSoundsFrontEnd(SpectrogramFrontEnd, Constants):
         # Magnitudes do not depend on where in the transform the window lies: it needs no centring there.
         spectrum = torch.fft.rfft(torch.diag(taper), n=FFT_SIZE)  # [window, bins]
         fourier = torch.view_as_real(spectrum).permute(2, 1, 0).reshape(-1, 1, self.window)
-        top, bins = self.sample_rate / 2, FFT_SIZE // 2 + 1
-        mel = melscale_fbanks(bins, 0.0, top, self.mel_bins, self.sample_rate, mel_scale="htk")
-        return {"taper": taper.float(), "fourier": fourier.float(), "mel": mel}
+        frequencies = torch.linspace(0, self.sample_rate / 2, FFT_SIZE // 2 + 1, dtype=torch.float64)
+        mel = htk_filters(frequencies, 0.0, self.sample_rate / 2, self.mel_bins)
+        return {"taper": taper.float(), "fourier": fourier.float(), "mel": mel.float()}
 
     @property
     def shortest(self) -> int:

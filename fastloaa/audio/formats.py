@@ -1,6 +1,9 @@
 """Which files are sounds, by their names, and which of them this installation reads."""
 
-from importlib.util import find_spec
+from fastloaa.extras import installed, needs
+
+needs("soundfile")
+
 from os import PathLike, fspath
 from pathlib import PurePath
 from typing import BinaryIO
@@ -21,8 +24,7 @@ FFMPEG_SUFFIXES = frozenset(f".{name}" for name in _FFMPEG.split())
 
 def formats_installed() -> bool:
     """Whether PyAV, the extra `fastloaa[formats]`, is there."""
-    spec = find_spec("av")
-    return spec is not None and spec.has_location  # a folder named "av" in the working directory has none
+    return installed("av")
 
 
 def sound_suffixes() -> frozenset[str]:

@@ -37,6 +37,15 @@ class FrontEnd(SpectrogramFrontEnd):
         ArgumentError: frames < 1 or std <= 0, or what `LogMel` refuses.
 
     Source: `dataloader.py` of AST (Gong et al., Interspeech 2021).
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa.audio import STATISTICS, FrontEnd
+        >>> mean, std = STATISTICS["esc50"]
+        >>> front_end = FrontEnd(frames=512, mean=mean, std=std)
+        >>> clips, lengths = torch.randn(2, 80000), torch.tensor([80000, 30000])  # the second is padded
+        >>> front_end(clips, lengths).shape
+        torch.Size([2, 512, 128])
     """
 
     kind = "ast"

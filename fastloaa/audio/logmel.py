@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.compliance.kaldi import get_mel_banks
 
 from fastloaa.audio.constants import Constants
+from fastloaa.audio.mel import kaldi_filters
 from fastloaa.errors import ArgumentError
 from fastloaa.ops.autocast import without_autocast
 from fastloaa.ops.tracing import exporting
@@ -39,7 +39,13 @@ class LogMel(Constants):
     Raises:
         ArgumentError: options out of range.
 
-    Source: Kaldi's `feature-fbank.cc`, `feature-window.cc`, by way of torchaudio.
+    Source: Kaldi's `feature-fbank.cc`, `feature-window.cc`, `mel-computations.cc`.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa.audio import LogMel
+        >>> LogMel(sample_rate=16000, mel_bins=128)(torch.randn(4, 16000)).shape
+        torch.Size([4, 98, 128])
     """
 
     fourier: Tensor
@@ -72,15 +78,16 @@ class LogMel(Constants):
                 f"mel_bins={mel_bins}, low_freq={low_freq:g}, high_freq={top:g}"
             )
         self.fft_size = 1 << (self.window - 1).bit_length()  # Kaldi rounds up to a power of two
-        self._range = (low_freq, high_freq)
+        self._range = (low_freq, top)
         self.bands = _bands(self.register_constants()["mel"])
 
     def constants(self) -> dict[str, Tensor]:
         """fourier [2 * bins, 1, window] and mel [2 * bins, mel_bins]."""
         # The spectrum is linear in the frame: its values on the unit vectors are its matrix.
         fourier = self._spectrum(torch.eye(self.window, dtype=torch.float64))  # [window, 1 frame, 2 * bins]
-        mel, _ = get_mel_banks(self.mel_bins, self.fft_size, self.sample_rate, *self._range, 100.0, -500.0, 1.0)
-        mel = mel.T[1:].float().repeat_interleave(2, 0)  # the sum of both parts' squares is left to the product
+        frequencies = torch.arange(1, self.fft_size // 2) * (self.sample_rate / self.fft_size)
+        mel = kaldi_filters(frequencies, *self._range, self.mel_bins)
+        mel = mel.repeat_interleave(2, 0)  # the sum of both parts' squares is left to the product
         return {"fourier": fourier.permute(2, 1, 0).float().contiguous(), "mel": mel}
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ def is_audio_transformer(model: nn.Module) -> TypeGuard[AudioTransformer]:
     """Whether `model` has what an `AudioTransformer` has."""
     # Not isinstance: from Python 3.12 on a protocol does not see submodules, which nn.Module's __getattr__ finds.
     modules = (getattr(model, name, None) for name in ("backbone", "head"))
-    has_grid = hasattr(type(model), "grid") or "grid" in vars(model)  # a property may raise
-    return has_grid and callable(getattr(model, "config", None)) and all(isinstance(m, nn.Module) for m in modules)
+    if not all(isinstance(module, nn.Module) for module in modules) or not callable(getattr(model, "config", None)):
+        return False
+    return hasattr(type(model), "grid") or "grid" in vars(model)  # a property may raise
 
 
 class AudioBackbone(Backbone):

@@ -39,7 +39,7 @@ class TimmBackbone(Backbone):
     @property
     def grid(self) -> TokenGrid:
         vit = self.vit
-        if not isinstance(vit.patch_drop, nn.Identity | None):
+        if not isinstance(vit.patch_drop, (nn.Identity, type(None))):
             raise ArgumentTypeError(
                 "the model has patch_drop_rate, so its tokens keep to no fixed grid; build it without"
             )

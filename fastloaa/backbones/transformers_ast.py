@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from torch import Tensor, nn
@@ -31,12 +32,13 @@ class TransformersAST(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        layers = getattr(self.ast.audio_spectrogram_transformer, "layers", None)
-        if layers is None:
-            raise ArgumentTypeError(
-                "this version of transformers builds AST in another way; pip install --upgrade transformers"
-            )
-        return layers
+        body: Any = self.ast.audio_spectrogram_transformer
+        for path in ("layers", "encoder.layer"):  # the second before transformers 5.9
+            with suppress(AttributeError):
+                return body.get_submodule(path)
+        raise ArgumentTypeError(
+            "this version of transformers builds AST in another way; pip install --upgrade transformers fastloaa"
+        )
 
     @property
     def dim(self) -> int:
@@ -54,7 +56,12 @@ class TransformersAST(Backbone):
         return {"classifier": self.ast.classifier}
 
     def layout(self, index: int, block: nn.Module) -> BlockLayout:
-        return BlockLayout("layernorm_before", "attention", "layernorm_after", "mlp", drop1="dropout", drop2="dropout")
+        if hasattr(block, "mlp"):
+            return BlockLayout(
+                "layernorm_before", "attention", "layernorm_after", "mlp", drop1="dropout", drop2="dropout"
+            )
+        # Before transformers 5.9 dropout was part of attention, and of what followed the intermediate layer.
+        return BlockLayout("layernorm_before", "attention", "layernorm_after", "intermediate")
 
     @property
     def adapted_block(self) -> type[AdaptedBlock]:

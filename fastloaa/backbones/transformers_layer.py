@@ -16,7 +16,17 @@ class AdaptedASTLayer(AdaptedBlock, ASTLayer):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
         """[batch, tokens, dim] -> the same."""
-        return super().forward(hidden_states, attention_mask=attention_mask, **kwargs)
+        if self.layout.mlp == "mlp":
+            kwargs["attention_mask"] = attention_mask
+        return super().forward(hidden_states, **kwargs)
 
     def attend(self, normed: Tensor, **attention: Any) -> Tensor:
-        return super().attend(normed, **attention)[0]
+        out = super().attend(normed, **attention)
+        return out if isinstance(out, Tensor) else out[0]
+
+    def ffn_out(self, normed: Tensor) -> Tensor:
+        if self.layout.mlp == "mlp":
+            return super().ffn_out(normed)
+        # Before transformers 5.9 `output` adds the residual stream itself, which is left to the adapters here.
+        layer: Any = self
+        return layer.output.dropout(layer.output.dense(layer.intermediate(normed)))

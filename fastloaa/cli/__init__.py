@@ -1,5 +1,9 @@
 """The command line, a file per command. Commands import what is heavy when they run, so that `--help` need not."""
 
+from fastloaa.extras import needs
+
+needs("rich", "typer")
+
 import io
 import sys
 from typing import Annotated

@@ -66,10 +66,10 @@ def _installed(package: str) -> str | None:
 
 def _triton() -> str | None:
     """Its version, and why it is not used where it is not; None where there is none."""
-    from fastloaa.ops.triton_version import NO_TRITON
+    from fastloaa.ops.triton_version import NOT_COMPILED
 
     there = _installed("triton")
-    return there and (f"{there} (not used: {NO_TRITON})" if NO_TRITON else there)
+    return there and (f"{there} (not used: {NOT_COMPILED})" if NOT_COMPILED else there)
 
 
 def _onnxruntime() -> str:

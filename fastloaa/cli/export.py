@@ -1,7 +1,7 @@
 """`fastloaa export`: a trained run as one ONNX file, alone or ready for a server."""
 
 import shlex
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
 RECORDINGS = 100  # of which 99% agreement allows one to differ; further ones would hardly change the ranges
 
 
-Precision = StrEnum("Precision", list(PRECISIONS))  # type: ignore[misc]
+Precision = Enum("Precision", {name: name for name in PRECISIONS}, type=str)  # type: ignore[misc]
 
 
 def export(
@@ -92,7 +92,7 @@ def export(
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
     if PRECISIONS[precision.value].recordings and calibration is None:
-        raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
+        raise typer.BadParameter(f"{precision.value} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     if web is not None:  # before the long work, should it be missing
         with Console(stderr=True).status("Taking onnxruntime-web"):

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from gzip import BadGzipFile
 from pathlib import Path, PureWindowsPath
 from urllib.error import HTTPError
@@ -103,13 +103,20 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
         return _install(source, folder, report)
 
 
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def _install(source: Source, folder: Path, report: Report | None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; give a new one, or use what is there")
     archive = folder.with_name(f"{folder.name}.part")
     fetch(source.url, archive, report)
-    with archive.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _sha256(archive)
     if source.sha256 not in (None, sha256):
         archive.unlink()
         raise DataError(f"{source.url}: SHA-256 {sha256}, expected {source.sha256}; {archive} is deleted, try again")
@@ -121,7 +128,7 @@ def _install(source: Source, folder: Path, report: Report | None) -> Path:
             "bytes": archive.stat().st_size,
             "sha256": sha256,
             "checked": source.sha256 is not None,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         write_json(root / RECORD_FILE, record)
         root.rename(temporary)

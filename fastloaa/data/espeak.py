@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloaa.data.clips import DataError
+from fastloaa.extras import optional
 
 _OUTPUT_SYNCHRONOUS, _DONT_EXIT = 2, 0x8000
 _RATE, _VOLUME, _PITCH = 1, 2, 3
@@ -31,18 +32,12 @@ class Espeak:
         sample_rate: of the speech, in Hz.
 
     Raises:
-        DataError: `espeakng-loader` is not installed, or the library does not start.
+        MissingPackageError: espeakng_loader is not installed.
+        DataError: the library does not start.
     """
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ModuleNotFoundError as error:
-            if error.name != "espeakng_loader":
-                raise
-            raise DataError(
-                "speech synthesis needs espeakng-loader, which is not installed; pip install fastloaa[words]"
-            ) from error
+        espeakng_loader = optional("espeakng_loader")
         self._data = _short(Path(espeakng_loader.get_data_path()))
         self._library = _private_copy(Path(espeakng_loader.get_library_path()))
         self._library.espeak_Synth.argtypes = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastloaa.audio.decode import AudioError
-from fastloaa.data.clips import DataError
+from fastloaa.extras import optional
 
 RATE = 24_000
 """Sampling rate in Hz; the files do not say it."""
@@ -21,7 +21,7 @@ def hdf5_tracks(path: Path) -> dict[str, float]:
 
     Raises:
         AudioError: missing, or not an HDF5 file.
-        DataError: h5py is not installed.
+        MissingPackageError: h5py is not installed.
     """
     with _open(path) as file:
         return {name: len(dataset) / RATE for name, dataset in file.items() if getattr(dataset, "ndim", 0) == 1}
@@ -37,7 +37,7 @@ def read_hdf5(path: Path, track: str, start: float = 0.0, stop: float | None = N
     Raises:
         AudioError: missing, not an HDF5 file, without this sound, or damaged; samples that are not one row of finite
             floating-point numbers; or a sound that ends before `start`.
-        DataError: h5py is not installed.
+        MissingPackageError: h5py is not installed.
     """
     with _open(path) as file:
         dataset = file.get(track)
@@ -62,12 +62,7 @@ def read_hdf5(path: Path, track: str, start: float = 0.0, stop: float | None = N
 
 def _open(path: Path) -> Any:
     """The file, to be used in a `with`: opened for each reading, since workers must not share a handle."""
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        if error.name != "h5py":
-            raise
-        raise DataError(f"{path}: needs h5py, which is not installed; pip install 'fastloaa[hdf5]'") from error
+    h5py = optional("h5py")
     if not path.is_file():
         raise AudioError(f"{path}: no such file; check the path")
     try:

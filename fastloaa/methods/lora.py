@@ -1,13 +1,13 @@
 """LoRA (Hu et al., ICLR 2022), by Hugging Face peft."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from timm.layers import Attention, Mlp
 
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentTypeError
+from fastloaa.extras import needs
 from fastloaa.inputs.options import OptionError, check_at_least, check_fraction, check_types
 from fastloaa.methods.inserted import InsertedMethod
 from fastloaa.models import AST
@@ -38,8 +38,7 @@ class LoRAMethod(InsertedMethod):
         check_fraction(self, "dropout")
         if not self.targets:
             raise OptionError(f"targets names at least one of {', '.join(_PATHS)}, got none")
-        if find_spec("peft") is None:
-            raise OptionError('the method lora needs Hugging Face peft; install it with pip install "fastloaa[peft]"')
+        needs("peft")
 
     def insert(self, model: AST) -> None:
         from peft import LoraConfig, inject_adapter_in_model  # optional, and takes seconds to import

@@ -122,6 +122,16 @@ class AST(nn.Module):
         ArgumentError: sizes that do not fit each other.
         ArgumentTypeError: a backbone that is not a timm VisionTransformer or Eva.
         FileError, WeightsError: a weights file that cannot be read, or does not fit.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import AST
+        >>> model = AST(num_classes=50, frames=64, backbone_options={"depth": 1, "embed_dim": 48, "num_heads": 3})
+        >>> waveform = torch.randn(2, 9000)  # at 16 kHz
+        >>> model(model.front_end(waveform)).shape
+        torch.Size([2, 50])
+        >>> model.grid
+        TokenGrid(freq_bins=8, time_steps=4, prefix_tokens=2, token_order='freq')
     """
 
     def __init__(

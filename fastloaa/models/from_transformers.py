@@ -16,14 +16,15 @@ from fastloaa.errors import ArgumentError, ArgumentTypeError
 if TYPE_CHECKING:  # transformers is optional, and imported by whoever made such a model
     from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-# Linears and LayerNorms of a layer, by their names there and here; q, k and v become one.
+# Linears and LayerNorms of a layer, by our names and by theirs, now and before transformers 5.9; q, k and v become one.
 _LAYER = {
-    "layernorm_before": "norm1",
-    "attention.o_proj": "attn.proj",
-    "layernorm_after": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
+    "norm1": ("layernorm_before", "layernorm_before"),
+    "attn.proj": ("attention.o_proj", "attention.output.dense"),
+    "norm2": ("layernorm_after", "layernorm_after"),
+    "mlp.fc1": ("mlp.fc1", "intermediate.dense"),
+    "mlp.fc2": ("mlp.fc2", "output.dense"),
 }
+_QKV = tuple((f"attention.{name[0]}_proj", f"attention.attention.{name}") for name in ("query", "key", "value"))
 
 
 def ast_config(
@@ -91,10 +92,11 @@ def ast_state(model: "ASTForAudioClassification") -> dict[str, Tensor]:
         "head.0": classifier.layernorm,
         "head.1": classifier.dense,
     }
-    for index, layer in enumerate(body.layers):
-        modules |= {f"backbone.blocks.{index}.{ours}": layer.get_submodule(theirs) for theirs, ours in _LAYER.items()}
-        attention = layer.attention
-        parts = [attention.q_proj.state_dict(), attention.k_proj.state_dict(), attention.v_proj.state_dict()]
+    for index, layer in enumerate(backbone_of(model).blocks):
+        version = 0 if hasattr(layer, "mlp") else 1
+        for ours, theirs in _LAYER.items():
+            modules[f"backbone.blocks.{index}.{ours}"] = layer.get_submodule(theirs[version])
+        parts = [layer.get_submodule(names[version]).state_dict() for names in _QKV]
         for key in parts[0]:  # weight, and bias where there is one
             state[f"backbone.blocks.{index}.attn.qkv.{key}"] = torch.cat([part[key] for part in parts])
     return state | {f"{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}

@@ -1,6 +1,6 @@
 """`loaa()`, the one operation of this library, and the choice of the backend that runs it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +17,7 @@ from fastloaa.ops.gemm_shift import loaa_gemm_shift
 from fastloaa.ops.normed import NormedFrom
 from fastloaa.ops.reference import loaa_reference
 from fastloaa.ops.tracing import recorded, transformed
-from fastloaa.ops.triton_version import NO_TRITON
+from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
 if NO_TRITON is None:
     import fastloaa.ops.cpu  # noqa: F401 (registers what CPU tensors get)
@@ -29,6 +29,7 @@ else:  # everything else works, and asking for it says so
 TOKENS = "[batch, tokens, dim]"
 
 Backend = Literal["auto", "reference", "torch", "triton"]
+BACKENDS = get_args(Backend)  # here, since the compiler of torch 2.6 cannot follow get_args
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,13 @@ def loaa(
     Raises:
         ArgumentError: shapes, kernel, activation or dtypes that do not fit.
         BackendError: the backend asked for cannot run this call.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import loaa
+        >>> x, down, up = torch.randn(1, 2 + 8 * 4, 16), torch.randn(4, 16, 1, 3), torch.randn(16, 4, 1, 3)
+        >>> loaa(x, down, up, freq_bins=8, prefix_tokens=2, skip=x).shape
+        torch.Size([1, 34, 16])
     """
     x = as_tensor("x", x, down_weight, TOKENS)
     block_out = None if block_out is None else as_tensor("block_out", block_out, down_weight, TOKENS)
@@ -133,7 +141,7 @@ def loaa(
         return loaa_reference(call)
     if all(summand.dtype == call.x.dtype for summand in call.summands):
         return loaa_gemm_shift(call)
-    out = loaa_gemm_shift(replace(call, block_out=None, skip=None))
+    out = loaa_gemm_shift(call.without_summands())
     for summand in call.summands:
         out = out + summand
     return out
@@ -184,17 +192,13 @@ def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
     flat views of parameters; for the kernels they are brought into the order of a GEMM's operand.
     """
     layout = torch.channels_last if backend == "triton" else torch.preserve_format
-
-    def narrow(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(dtype)
-
     return Call(
         call.x if backend == "triton" else call.x.to(dtype),
         call.down.to(dtype, memory_format=layout),
         call.up.to(dtype, memory_format=layout),
-        narrow(call.down_bias),
-        narrow(call.up_bias),
-        narrow(call.mask),
+        _narrow(call.down_bias, dtype),
+        _narrow(call.up_bias, dtype),
+        _narrow(call.mask, dtype),
         call.block_out,
         call.skip,
         call.residual,
@@ -202,6 +206,10 @@ def _cast(call: Call, dtype: torch.dtype, backend: str) -> Call:
         call.norm_bias,
         *call.settings(),
     )
+
+
+def _narrow(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
 
 
 def choose_backend(
@@ -225,8 +233,8 @@ def choose_backend(
         ArgumentError: an unknown name.
         BackendError: the backend asked for cannot run this.
     """
-    if backend not in get_args(Backend):
-        raise ArgumentError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
+    if backend not in BACKENDS:
+        raise ArgumentError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend in ("reference", "torch"):
         return Choice(backend, "asked for")
     obstacle = _no_triton(x, kernel, bottleneck, dtype or x.dtype, activation)
@@ -249,6 +257,8 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
         return "torch.func, forward-mode differentiation and torch.jit.trace need PyTorch's own operations"
     if x.device.type != "cuda" and not (interpreted.INTERPRETED and x.device.type == "cpu"):
         return f"x is on {x.device.type}, and the kernels need CUDA tensors"
+    if x.device.type == "cuda" and NOT_COMPILED is not None:
+        return NOT_COMPILED
     if activation not in elementwise.ACTIVATIONS:
         return f"activation {activation!r} has no formula in the kernels"
     if min(kernel) > 1:

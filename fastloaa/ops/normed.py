@@ -14,6 +14,12 @@ class NormedFrom(NamedTuple):
 
     Autograd keeps `residual` [batch, tokens, dim] for the norm itself, so an adapter that knows where its input comes
     from keeps nothing as wide as the model. weight, bias [dim] and eps are the norm's.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA, NormedFrom
+        >>> norm, layer, x = torch.nn.LayerNorm(16), LoAA(16, 4, freq_bins=2), torch.randn(1, 8, 16)
+        >>> out = layer(norm(x), normed_from=NormedFrom(x, norm.weight, norm.bias, norm.eps))
     """
 
     residual: Tensor
@@ -34,6 +40,14 @@ def norm_once(norm: nn.Module, residual: Tensor) -> tuple[Tensor, NormedFrom | N
 
     Under autocast the result has its dtype: a block's Linear and its adapter would else cast it for themselves, and
     their gradients would be summed in float32.
+
+    Examples:
+        >>> import torch
+        >>> from fastloaa import LoAA, norm_once
+        >>> norm, layer, x = torch.nn.LayerNorm(16), LoAA(16, 4, freq_bins=2), torch.randn(1, 8, 16)
+        >>> normed, source = norm_once(norm, x)
+        >>> attention_out = normed  # whatever the block makes of it
+        >>> x = layer(normed, attention_out, x, source)  # keeps nothing as wide as the model for the backward pass
     """
     normed = as_autocast(norm(residual))
     if not isinstance(norm, nn.LayerNorm):

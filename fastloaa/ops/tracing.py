@@ -1,7 +1,12 @@
 """What is looking at a call, besides the one who called."""
 
+from collections.abc import Callable
+
 import torch
 from torch.autograd import forward_ad
+
+# Before torch 2.7 there was no is_exporting; outside Dynamo nothing but torch.export says that it compiles.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def exporting() -> bool:
@@ -9,7 +14,7 @@ def exporting() -> bool:
 
     Not `torch.compiler.is_exporting` alone: in torch 2.11 Dynamo takes that for true in plain torch.compile as well.
     """
-    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    return _is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def transformed() -> bool:

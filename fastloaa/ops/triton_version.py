@@ -3,7 +3,8 @@
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-SUPPORTED = SpecifierSet(">=3.4,<4")  # before 3.4 it had no triton.knobs
+SUPPORTED = SpecifierSet(">=3.2,<4")  # of torch 2.6
+COMPILING = SpecifierSet(">=3.4")  # the compiler of 3.2 aborts the process on these kernels; 3.3 has not been tried
 
 
 def obstacle() -> str | None:
@@ -29,4 +30,14 @@ def obstacle() -> str | None:
     return None if supported else f"triton {version} is installed, and fastloaa needs triton{SUPPORTED}"
 
 
+def compiling_obstacle() -> str | None:
+    """Why kernels may only be interpreted, None if they may be compiled."""
+    import triton
+
+    if COMPILING.contains(triton.__version__, prereleases=True):
+        return None
+    return f"triton {triton.__version__} is installed, and compiling the kernels needs triton{COMPILING}"
+
+
 NO_TRITON: str | None = obstacle()
+NOT_COMPILED: str | None = NO_TRITON or compiling_obstacle()

@@ -8,11 +8,11 @@ from fastloaa.peft.available import check_available
 
 check_available()
 
-from fastloaa.peft.config import LoAAConfig  # noqa: E402 (without peft the line above has said what to install)
-from fastloaa.peft.convert import from_peft, to_peft  # noqa: E402
-from fastloaa.peft.layer import NamedAdapters  # noqa: E402
-from fastloaa.peft.registration import register  # noqa: E402
-from fastloaa.peft.tuner import LoAAModel  # noqa: E402
+from fastloaa.peft.config import LoAAConfig
+from fastloaa.peft.convert import from_peft, to_peft
+from fastloaa.peft.layer import NamedAdapters
+from fastloaa.peft.registration import register
+from fastloaa.peft.tuner import LoAAModel
 
 register(LoAAConfig, LoAAModel)
 

@@ -1,5 +1,9 @@
 """Recipes and the loop that trains by them."""
 
+from fastloaa.extras import needs
+
+needs("accelerate", "matplotlib", "rich", "torchmetrics", "yaml")
+
 from fastloaa.methods import OptionError
 from fastloaa.training.errors import RunError, TrainingError
 from fastloaa.training.evaluation import evaluate

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from typing_extensions import Self
 
 from fastloaa.inputs.options import build, check_types
 

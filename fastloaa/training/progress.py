@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typing_extensions import Self
 
 from fastloaa.training.checkpoint import Position
 from fastloaa.training.recipe import Metric

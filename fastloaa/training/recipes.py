@@ -1,13 +1,18 @@
 """The recipes that come with the package, one for each row of the paper's Tables 2 and 3 and each data set."""
 
 import difflib
+import sys
 from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from fastloaa.inputs.options import OptionError
 from fastloaa.training.recipe import read_yaml
+
+if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable
+else:
+    from importlib.abc import Traversable
 
 
 def recipe_names() -> list[str]:

@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from typing_extensions import Self
 
 from fastloaa.files import replacing, write_json
 from fastloaa.inputs.options import check_types

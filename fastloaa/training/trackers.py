@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastloaa.extras import needs
 from fastloaa.files import replacing, writing
-from fastloaa.methods import OptionError
 from fastloaa.training.recipe import Tracker as TrackerName
 from fastloaa.training.rundir import RunDirectory
 
@@ -46,19 +46,16 @@ class TensorBoardTracker:
         step: of a run that goes on; what an earlier process wrote of later ones is dropped.
 
     Raises:
-        OptionError: TensorBoard is not installed.
+        MissingPackageError: TensorBoard is not installed.
         WriteError: an event file cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-            from tensorboard.summary.writer.record_writer import RecordWriter
-            from torch.utils.tensorboard.summary import scalar
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "tensorboard":
-                raise
-            raise OptionError('tracker "tensorboard" needs a package: pip install "fastloaa[tensorboard]"') from None
+        needs("tensorboard")
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard.summary import scalar
+
         self._event, self._record_writer, self._scalar = Event, RecordWriter, scalar
         now = time.time()  # TensorBoard reads the files of a folder in the order of their names
         self.path = folder / f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}"
@@ -86,7 +83,7 @@ def open_trackers(names: Iterable[TrackerName], run: RunDirectory, step: int) ->
     """The trackers of those names, for a run that stands at `step`.
 
     Raises:
-        OptionError: TensorBoard is not installed.
+        MissingPackageError: TensorBoard is not installed.
     """
     make: dict[TrackerName, Callable[[], Tracker]] = {
         "csv": lambda: CSVTracker(run.csv),

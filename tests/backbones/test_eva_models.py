@@ -19,6 +19,7 @@ from fastloaa.export import load_merged, merge, save_merged, to_onnx
 from fastloaa.grid import TokenGrid
 from fastloaa.methods import build_method
 from helpers.small import wake_adapters
+from helpers.versions import skip_before
 
 NARROW: dict[str, Any] = {"depth": 2, "embed_dim": 96, "num_heads": 6}
 MODELS = [
@@ -45,6 +46,11 @@ def make(name: str, **options: Any) -> Eva:
     assert isinstance(model, Eva)
     stir(model)
     return model
+
+
+def skip_unrotated(name: str) -> None:
+    if "rope_mixed" in name:
+        skip_before("timm", "1.0.31", "rotates in float32 alone, by angles of each head")
 
 
 def stir(model: nn.Module) -> None:
@@ -81,6 +87,8 @@ def test_starts_as_the_plain_model_and_trains_what_should_be(name: str) -> None:
 def test_adapters_are_saved_loaded_and_merged_exactly(
     name: str, dtype: torch.dtype, bound: float, tmp_path: Path
 ) -> None:
+    if dtype == torch.float64:
+        skip_unrotated(name)
     plain, image = make(name).to(dtype), torch.randn(3, 1, 64, 128, dtype=dtype)
     model = adapted(copy.deepcopy(plain))
     expected = model(image)
@@ -108,6 +116,7 @@ def test_files_say_what_pytorch_says(name: str, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_heads_that_share_keys_and_values(tmp_path: Path) -> None:
+    skip_before("timm", "1.0.30", "has no Sapiens models")
     model = adapted(make("vit_base_patch16_sapiens2", **GROUPED)).double()
     image = torch.randn(2, 1, 64, 128).double()
     assert (merge(model)(image) - model(image)).abs().max() < 1e-12
@@ -185,6 +194,7 @@ def test_a_model_of_any_size_keeps_to_its_own() -> None:
 def test_attention_maps_are_of_rotated_queries_and_keys(
     name: str, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_unrotated(name)
     model, image = finish(make(name)).double(), torch.randn(2, 1, 64, 128).double()
     given: list[tuple[Tensor, Tensor]] = []
     attention = F.scaled_dot_product_attention

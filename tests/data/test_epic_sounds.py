@@ -11,6 +11,7 @@ import soundfile
 
 from fastloaa.audio import AudioError
 from fastloaa.data import Clip, DataError, load_epic_sounds, read_clip
+from fastloaa.extras import MissingPackageError
 
 HEADER = (
     "annotation_id,participant_id,video_id,start_timestamp,stop_timestamp,start_sample,stop_sample,"
@@ -145,7 +146,7 @@ def test_two_hdf5_files_are_refused(tmp_path: Path) -> None:
 def test_without_h5py_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_hdf5(write_tables(tmp_path))
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(DataError, match=r"needs h5py, which is not installed; pip install 'fastloaa\[hdf5\]'$"):
+    with pytest.raises(MissingPackageError, match=r"^h5py is not installed; pip install 'fastloaa\[hdf5\]'$"):
         load_epic_sounds(tmp_path)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastloaa.data import DataError
 from fastloaa.data.espeak import Espeak
 from fastloaa.data.words import ACCENTS, VARIANTS
+from fastloaa.extras import MissingPackageError
 
 
 def fundamental(speech: NDArray[np.int16], rate: int) -> float:
@@ -64,7 +65,7 @@ def test_an_accent_or_variant_that_espeak_lacks_is_refused() -> None:
 
 def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(DataError, match=r"^speech synthesis needs espeakng-loader, .*; pip install fastloaa\[words\]$"):
+    with pytest.raises(MissingPackageError, match=r"^espeakng_loader is not .*'fastloaa\[words\]'$"):
         Espeak()
 
 

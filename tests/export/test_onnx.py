@@ -292,3 +292,9 @@ def test_the_papers_model_at_full_size(tmp_path: Path) -> None:
 
 def shape(value: onnx.ValueInfoProto) -> list[str | int]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_an_old_torch_is_told_which_one_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.7.1+cu126")
+    with pytest.raises(ExportError, match=r"needs torch 2\.8 or newer, this is 2\.7\.1\+cu126"):
+        to_onnx(small_ast(), tmp_path / "model.onnx")

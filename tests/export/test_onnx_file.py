@@ -1,7 +1,6 @@
 """What an exported file says about itself, and clear words for what is not one."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fastloaa.export import Classifier
-from fastloaa.export.onnx_file import Metadata, MissingPackageError, open_session, optional
+from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.export.precisions import PRECISIONS
 from fastloaa.files import FileError
 
@@ -210,10 +209,3 @@ def test_weights_outside_the_files_folder_are_not_read(location: str, ours: onnx
         entry = weight.external_data.add()
         entry.key, entry.value = key, value
     refused(ours, folder / "model.onnx")
-
-
-def test_without_onnxruntime_the_error_says_what_to_install(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what Python does when an import is blocked
-    with pytest.raises(MissingPackageError, match=r"onnxruntime is not installed .* pip install 'fastloaa\[onnx\]'"):
-        Classifier(foreign)
-    assert optional("json").loads("1") == 1

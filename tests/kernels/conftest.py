@@ -29,10 +29,13 @@ def _bfloat16(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _convolutions_in_float32() -> Iterator[None]:
     """PyTorch's own, which the kernels are compared with, round to TF32 on a GPU unless told otherwise."""
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    new = hasattr(torch.backends.cuda.matmul, "fp32_precision")  # since torch 2.9
+    switch = torch.backends.cudnn.conv if new else torch.backends.cudnn
+    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = getattr(switch, name)
+    setattr(switch, name, exact)
     yield
-    torch.backends.cudnn.conv.fp32_precision = before
+    setattr(switch, name, before)
 
 
 @pytest.fixture(autouse=True)

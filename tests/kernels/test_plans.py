@@ -95,14 +95,16 @@ def test_the_switch_for_tf32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case()
     inputs = {name: tensor.detach() for name, tensor in case.inputs(torch.float32).items()}
     switch = torch.backends.cuda.matmul
-    before = switch.fp32_precision
+    new = hasattr(switch, "fp32_precision")  # since torch 2.9
+    name, exact, fast = ("fp32_precision", "ieee", "tf32") if new else ("allow_tf32", False, True)
+    before = getattr(switch, name)
     try:
-        for precision in ("ieee", "tf32", "ieee"):
-            switch.fp32_precision = precision
+        for precision in (exact, fast, exact):
+            setattr(switch, name, precision)
             case.call(inputs, "triton")
             case.call(inputs, "triton")
     finally:
-        switch.fp32_precision = before
+        setattr(switch, name, before)
     assert seen == ["tf32x3"] * 2 + ["tf32"] * 2 + ["tf32x3"] * 2
 
 

@@ -1,5 +1,6 @@
 """Every method: what trains, what stays, and what is kept of it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastloaa import AST, LoAA, adapt, trainable_parameters
 from fastloaa.adapters.files import AdapterError
+from fastloaa.extras import MissingPackageError
 from fastloaa.files import FileError
 from fastloaa.methods import METHODS, Method, OptionError, build_method
 from helpers.small import small_ast
@@ -209,8 +211,8 @@ def test_loaa_options_reach_the_adapters() -> None:
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastloaa.methods.lora.find_spec", lambda name: None)
-    with pytest.raises(OptionError, match=r'pip install "fastloaa\[peft\]"'):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingPackageError, match=r"^peft is not installed; pip install 'fastloaa\[peft\]'$"):
         build_method("lora")
 
 

@@ -1,8 +1,8 @@
 """What trackers write, read back by others' means, also across interruptions."""
 
-import builtins
 import csv
 import json
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 from test_resume import StoppedError
 
+from fastloaa.extras import MissingPackageError
 from fastloaa.files import WriteError
-from fastloaa.training import OptionError, train
+from fastloaa.training import train
 from fastloaa.training.loop import Trainer
 from fastloaa.training.rundir import RunDirectory
 from fastloaa.training.trackers import open_trackers
@@ -83,15 +84,8 @@ def test_starting_anew_removes_what_trackers_wrote(tmp_path: Path) -> None:
 
 
 def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.partition(".")[0] == "tensorboard":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(OptionError, match=r'needs a package: pip install "fastloaa\[tensorboard\]"'):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingPackageError, match=r"^tensorboard is not .*'fastloaa\[tensorboard\]'$"):
         open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
 
 
