@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from fastloaa.export.onnx_file import MissingPackageError
+from fastloaa.extras import MissingPackageError
 from fastloaa.files import FileError, replacing
 from fastloaa.inputs import check_path
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -133,10 +132,7 @@ def _readme(about: dict[str, Any], metadata: Metadata) -> str:
 
 
 def _text(name: str) -> str:
-    source: Traversable = FILES
-    for part in name.split("/"):
-        source = source / part
-    return source.read_text(encoding="utf-8")
+    return FILES.joinpath(*name.split("/")).read_text(encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:

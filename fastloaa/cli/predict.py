@@ -3,7 +3,7 @@
 import glob
 import sys
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from enum import Enum
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help 
     from fastloaa.export import Prediction
 
 
-class Pool(StrEnum):
+class Pool(str, Enum):
     """One answer of many windows."""
 
     mean = "mean"
     max = "max"
 
 
-class Format(StrEnum):
+class Format(str, Enum):
     """Of what is written."""
 
     jsonl = "jsonl"
@@ -85,6 +85,7 @@ def predict(
     from fastloaa.cli import tables, timeline
     from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Classifier
+    from fastloaa.files import sha256
 
     with_times = with_times or stream
     if form and out is None and not with_times:
@@ -105,7 +106,7 @@ def predict(
         listener = timeline.Listener(classifier, hop, batch_size, top, threshold, stream)
         broken = timeline.write_timelines(listener, paths, out, kind)
     elif out is not None:
-        about = {"model": tables.digest(model), "top": top, "threshold": threshold, "hop": hop, "pool": pool.value}
+        about = {"model": sha256(model), "top": top, "threshold": threshold, "hop": hop, "pool": pool.value}
         broken = tables.write_table(paths, out, kind, about, classify)
     else:
         write = write_json if kind == "jsonl" else table_writer(paths, classifier.metadata.labels)

@@ -1,6 +1,5 @@
 """`fastloaa predict --out`: a table of what is heard in many recordings, which goes on where it was stopped."""
 
-import hashlib
 import importlib
 import json
 import sys
@@ -78,12 +77,6 @@ def write_table(
     seconds = time.monotonic() - began
     print(f"{out}: {len(left)} files in {seconds:.1f} s, {len(left) / seconds:.1f} files/s", file=sys.stderr)
     return broken
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _resumed(partial: Path, about: Mapping[str, Any]) -> set[str]:
@@ -169,7 +162,7 @@ def _write_parquet(out: Path, rows: Iterator[Mapping[str, Any]]) -> None:
 
 
 def _pyarrow() -> Any:
-    from fastloaa.export.onnx_file import MissingPackageError
+    from fastloaa.extras import MissingPackageError
 
     try:
         importlib.import_module("pyarrow.parquet")

@@ -1,6 +1,5 @@
 """Public data sets from their official places, for those who ask for them."""
 
-import hashlib
 import http.client
 import tarfile
 import zipfile
@@ -14,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from fastloaa.data.clips import DataError
-from fastloaa.files import WriteError, making_folder, write_json, writing
+from fastloaa.files import WriteError, making_folder, sha256, write_json, writing
 from fastloaa.files.locks import locked
 
 RECORD_FILE = "download.json"
@@ -103,30 +102,22 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
         return _install(source, folder, report)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _install(source: Source, folder: Path, report: Report | None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; give a new one, or use what is there")
     archive = folder.with_name(f"{folder.name}.part")
     fetch(source.url, archive, report)
-    sha256 = _sha256(archive)
-    if source.sha256 not in (None, sha256):
+    found = sha256(archive)
+    if source.sha256 not in (None, found):
         archive.unlink()
-        raise DataError(f"{source.url}: SHA-256 {sha256}, expected {source.sha256}; {archive} is deleted, try again")
+        raise DataError(f"{source.url}: SHA-256 {found}, expected {source.sha256}; {archive} is deleted, try again")
     with making_folder(folder) as temporary:
         root = unpack(archive, temporary.with_name("unpacked"))
         record = {
             "name": source.name,
             "url": source.url,
             "bytes": archive.stat().st_size,
-            "sha256": sha256,
+            "sha256": found,
             "checked": source.sha256 is not None,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from fastloaa.audio.decode import AudioError, load_audio, sound_seconds
 from fastloaa.audio.resample import resample
-from fastloaa.audio.stored import LOG_MEL_RATE, is_log_mel, load_log_mel, log_mel_shape
+from fastloaa.audio.stored import is_log_mel, load_log_mel, log_mel_shape
+from fastloaa.audio.stored_front_end import LOG_MEL_RATE
 from fastloaa.data import hdf5
 from fastloaa.data.clips import Clip
 

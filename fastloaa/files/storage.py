@@ -1,6 +1,7 @@
 """Files that are never half written: made beside their final name, flushed to the disk and renamed."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -198,6 +199,15 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:
