@@ -116,7 +116,7 @@ class ServedModel:
                 opened.close()
         found = pooled.result()
         assert found is not None  # a recording without an error has a window
-        answered = {"model": self.name, "top": self._named(found, question)}
+        answered: dict[str, Any] = {"model": self.name, "top": self._named(found, question)}
         answered |= {"seconds": end.seconds, "heard": end.heard}
         return answered | ({"timeline": timeline} if question.timeline else {})
 

@@ -5,6 +5,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -72,10 +73,8 @@ def serve(
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         print(f"http://{shown}:{address[1]} answers for {', '.join(found)}; Ctrl-C ends it", flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
-        try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is answered: it did as it was told
             uvicorn.Server(config).run([listener])
-        except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered: it did what it was told
-            print("ended", flush=True)
 
 
 def named_models(arguments: Sequence[str]) -> dict[str, Path]:
@@ -105,7 +104,7 @@ def listening(host: str, port: int) -> socket.socket:
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)  # type: ignore[arg-type]
+        return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         raise ArgumentError(
             f"cannot listen on {host}, port {port} ({error.strerror or error}); choose others by --host and --port"
