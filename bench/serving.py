@@ -3,7 +3,8 @@
 Two servers of one model, with batches and without (`--batch-size 1`), take turns: clients, a thread and a connection
 each, ask as fast as they are answered. Of ten requests one is broken. A single answer that is missing, has another
 status than it should, or differs from `Classifier`'s own by more than 1e-5 ends the bench with an error. Clients and
-server share the machine's cores; times are from a request's first byte to its answer's last, of those with labels.
+server share the machine's cores; times are from a request's first byte to its answer's last, of those with labels. On a
+machine with other work they say little, and the server's own CPU time for a request says more.
 """
 
 import argparse
@@ -166,10 +167,6 @@ def counted(port: int) -> dict[str, float]:
     return found
 
 
-def windows_per_run(counts: dict[str, float]) -> float:
-    return counts["fastloaa_batch_windows_sum"] / counts["fastloaa_batch_windows_count"]
-
-
 def measure(model: Path, clients: int, total: int, rounds: int) -> list[dict[str, Any]]:
     """The rows of both servers, which take turns."""
     sizes = {ALONE: 1, BATCHED: 8}
@@ -180,16 +177,17 @@ def measure(model: Path, clients: int, total: int, rounds: int) -> list[dict[str
         ports = {name: stack.enter_context(server(model, size)) for name, size in sizes.items()}
         for port in ports.values():
             load(port, asked[:clients], clients)  # warm-up
+        before = {name: counted(port) for name, port in ports.items()}
         for turn in range(rounds):
             part = asked[total * turn // rounds : total * (turn + 1) // rounds]
             for name in list(sizes) if turn % 2 else reversed(sizes):
                 found, spent = load(ports[name], part, clients)
                 took[name] += found
                 seconds[name] += spent
-        counts = {name: counted(port) for name, port in ports.items()}
-    sent = total + min(clients, total)
+        after = {name: counted(port) for name, port in ports.items()}
+    counts = {name: {key: after[name][key] - before[name].get(key, 0) for key in after[name]} for name in sizes}
     for name, count in counts.items():
-        assert count["fastloaa_requests_total"] == sent, f"{name}: counted {count}, sent {sent}"
+        assert count["fastloaa_requests_total"] == total, f"{name}: counted {count}, sent {total}"
     return [
         {
             "bench": "serving",
@@ -199,8 +197,9 @@ def measure(model: Path, clients: int, total: int, rounds: int) -> list[dict[str
             "requests": total,
             "broken": sum(one.status != 200 for one in asked),
             "batch": size,
-            "windows_per_run": counts[name]["fastloaa_batch_windows_sum"]
-            / counts[name]["fastloaa_batch_windows_count"],
+            "runs": counts[name]["fastloaa_batch_windows_count"],
+            "windows": counts[name]["fastloaa_batch_windows_sum"],
+            "cpu_ms": counts[name]["process_cpu_seconds_total"] * 1e3 / total,
             "p50_ms": Timing(tuple(took[name])).median,
             "p95_ms": Timing(tuple(took[name])).percentile(95),
             "requests_per_s": total / seconds[name],
@@ -229,10 +228,11 @@ def main() -> None:
     first = rows[0]
     title = f"{first['clients']} clients, {first['requests']} requests, {first['broken']} of them broken: all answered"
     table = Table(title=title, title_justify="left")
-    for heading in ("server", "p50, ms", "p95, ms", "requests/s", "windows in a run"):
+    for heading in ("server", "p50, ms", "p95, ms", "requests/s", "CPU, ms", "windows in a run"):
         table.add_column(heading, justify="left" if heading == "server" else "right", no_wrap=True)
     for row in rows:
-        figures = (row["p50_ms"], row["p95_ms"], row["requests_per_s"], row["windows_per_run"])
+        per_run = row["windows"] / row["runs"]
+        figures = (row["p50_ms"], row["p95_ms"], row["requests_per_s"], row["cpu_ms"], per_run)
         table.add_row(row["provider"], *(f"{figure:.1f}" for figure in figures))
     console.print(table)
     if arguments.save:

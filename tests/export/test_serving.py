@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[bytes, dict[str, Any], int, str]] = {
     ),
     "too large": (bytes((1 << 20) + 1), {}, 413, "more than 1048576 bytes"),
     "too long": (flac(np.zeros(5 * 16000 + 1)), {}, 413, "the recording: longer than 5 s, the most here"),
-    "too long to be told early": (flac(np.zeros(500 * 16000)), {}, 413, "the recording: longer than 5 s"),
+    "much too long": (flac(np.zeros(500 * 16000)), {}, 413, "the recording: longer than 5 s"),
     "unknown model": (FILES["silence"], {"model": "stars"}, 404, "no model 'stars'; there is 'animals', 'rooms'"),
     "which model": (FILES["silence"], {"model": None}, 422, "which model? There are 'animals', 'rooms'"),
     "no class": (FILES["silence"], {"top": 0}, 422, "top: input should be greater than or equal to 1, got '0'"),
