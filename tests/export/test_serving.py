@@ -275,6 +275,13 @@ def test_metrics(models: dict[str, Classifier]) -> None:
         assert "stars" not in client.get("/metrics").text  # whoever asks must not make up labels
 
 
+def test_of_what_is_too_long_no_more_is_heard_than_may_be(models: dict[str, Classifier]) -> None:
+    """An hour of silence is a small file; it must not keep the model for an hour."""
+    with TestClient(create_app(models, LIMITS)) as client:
+        assert client.post("/predict?model=rooms", content=flac(np.zeros(200 * 16000))).status_code == 413
+        assert sample(client, "fastloaa_batch_windows_sum", model="rooms") <= 5 / 0.25
+
+
 def test_a_model_that_fails_is_a_fault_of_the_server(models: dict[str, Classifier]) -> None:
     """Said in one line, and the next request is answered."""
     held = Held(models["animals"])
