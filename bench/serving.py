@@ -37,7 +37,7 @@ from fastloaa.export import Classifier, to_onnx
 
 WEIGHTS = Path(__file__).parents[1] / "examples" / "backbones" / "deit_tiny_depth6_tiny_imagenet.safetensors"
 SOUNDS, TOLERANCE, PATIENCE = 60, 1e-5, 300.0  # sounds; seconds for an answer
-BATCHED, ALONE = "batches of up to 8", "one window at a time"
+BATCHED, ALONE = "up to 8 windows", "one window"
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ def measure(model: Path, clients: int, total: int, rounds: int) -> list[dict[str
             "p50_ms": Timing(tuple(took[name])).median,
             "p95_ms": Timing(tuple(took[name])).percentile(95),
             "requests_per_s": total / seconds[name],
+            "busy": counts[name]["fastloaa_run_seconds_sum"] / seconds[name],
             "ratio": seconds[name] / seconds[ALONE],
         }
         for name, size in sizes.items()
@@ -228,12 +229,12 @@ def main() -> None:
     first = rows[0]
     title = f"{first['clients']} clients, {first['requests']} requests, {first['broken']} of them broken: all answered"
     table = Table(title=title, title_justify="left")
-    for heading in ("server", "p50, ms", "p95, ms", "requests/s", "CPU, ms", "windows in a run"):
-        table.add_column(heading, justify="left" if heading == "server" else "right", no_wrap=True)
+    for heading in ("a run", "p50, ms", "p95, ms", "requests/s", "CPU, ms", "in a run", "busy"):
+        table.add_column(heading, justify="left" if heading == "a run" else "right", no_wrap=True)
     for row in rows:
         per_run = row["windows"] / row["runs"]
         figures = (row["p50_ms"], row["p95_ms"], row["requests_per_s"], row["cpu_ms"], per_run)
-        table.add_row(row["provider"], *(f"{figure:.1f}" for figure in figures))
+        table.add_row(row["provider"], *(f"{figure:.1f}" for figure in figures), f"{row['busy']:.0%}")
     console.print(table)
     if arguments.save:
         console.print(f"saved to {save('serving', device, rows)}")

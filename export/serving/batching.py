@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
@@ -91,13 +91,14 @@ class Batcher:
     def _answer_batch(self, batch: list[_Waiting]) -> None:
         since = perf_counter()
         try:
-            rows: Iterable[Row] = self._run(torch.stack([one.waveform for one in batch]))
+            rows = self._run(torch.stack([one.waveform for one in batch]))
+            answers = list(zip(batch, rows, strict=True))
         except BaseException as error:  # whatever it is, those who wait must hear of it
             for one in batch:
                 one.answer.set_exception(error)
             return
         self._told(len(batch), perf_counter() - since)  # before the answers, so that whoever has one finds it counted
-        for one, row in zip(batch, rows, strict=True):
+        for one, row in answers:
             one.answer.set_result(row)
 
     def _next(self) -> list[_Waiting] | None:

@@ -276,7 +276,7 @@ def test_metrics(models: dict[str, Classifier]) -> None:
 
 
 def test_of_what_is_too_long_no_more_is_heard_than_may_be(models: dict[str, Classifier]) -> None:
-    """An hour of silence is a small file; it must not keep the model for an hour."""
+    """An hour of silence is a small file, and must not keep the model for as long as an hour takes."""
     with TestClient(create_app(models, LIMITS)) as client:
         assert client.post("/predict?model=rooms", content=flac(np.zeros(200 * 16000))).status_code == 413
         assert sample(client, "fastloaa_batch_windows_sum", model="rooms") <= 5 / 0.25
