@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,6 +46,11 @@ class TimelinePicture:
             arrived.add(block)
         arrived.close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was heard: there is no figure then."""
+        return not len(self._classes)
+
     def add(self, window: Window) -> None:
         """What was heard next."""
         middle = (window.start + window.end) / 2
@@ -69,8 +74,12 @@ class TimelinePicture:
         below.set_yticks(np.arange(len(best)) + 0.5, names, parse_math=False, fontfamily=families)
         below.invert_yaxis()
         below.set_xlim(0, self._seconds)
-        below.set_xlabel("time in s" if self._seconds < _MINUTES_FROM else "time")
-        below.xaxis.set_major_formatter(FuncFormatter(_clock if self._seconds >= _MINUTES_FROM else _plain))
+        below.set_xlabel("time in s")
+        if self._seconds >= _MINUTES_FROM:
+            below.set_xlabel("time")
+            below.xaxis.set_major_formatter(FuncFormatter(_clock))
+            steps = [step for step in _STEPS if self._seconds / step <= 12]
+            below.xaxis.set_major_locator(MultipleLocator(min(steps, default=_STEPS[-1] * 24)))
         return figure
 
     def _draw_sound(self, axes: Axes) -> None:
@@ -93,10 +102,7 @@ class TimelinePicture:
 
 
 _MINUTES_FROM = 180  # seconds
-
-
-def _plain(seconds: float, _position: int) -> str:
-    return f"{seconds:g}"
+_STEPS = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)  # of the ticks
 
 
 def _clock(seconds: float, _position: int) -> str:

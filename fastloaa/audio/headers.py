@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from fastloaa.audio.mpeg import MpegStream, scan_mpeg
-from fastloaa.audio.sources import ENDLESS, length_of
+from fastloaa.audio.sources import ENDLESS, Pipe, length_of
 
 _UNKNOWN = 0xFFFFFFFF
 _MPEG_TAGS = (0x50, 0x55)  # of codecs in wav
@@ -99,12 +99,13 @@ def _wav(file: BinaryIO, order: str, start: bytes) -> Header:
         (where, declared), width = long_size, 8
     _, whole = _chunk(start[:8], order)
     header = Header(endian="LITTLE" if order == "<" else "BIG")
+    open_ended = not declared or is_placeholder(declared)
     # What is still being written tells nothing by what follows: waiting for that would be waiting for ever.
-    endless = length == ENDLESS and (not declared or is_placeholder(declared))
+    endless = length == ENDLESS and open_ended
     if endless or (rest > 0 and not _is_finished(file, order, begin, declared, whole, length)):
         known = rest if width == 8 or rest < _UNKNOWN else _UNKNOWN
         header.patches[where] = struct.pack(order + ("Q" if width == 8 else "I"), known)
-        header.note = None if endless else _UNFINISHED
+        header.note = None if open_ended and isinstance(file, Pipe) else _UNFINISHED  # who writes to one cannot know
         header.endless_from = begin if endless else None
         declared = known
     left = rest - declared

@@ -142,6 +142,7 @@ class SndFile:
             except soundfile.SoundFileError as error:
                 self._check_view()
                 raise Unreadable(f"truncated or damaged ({str(error).rstrip('.')}); copy it again") from error
+            self._check_view()
             if not len(samples):
                 break
             at += len(samples)
@@ -150,7 +151,6 @@ class SndFile:
         else:
             return
         self.end = at
-        self._check_view()
         if isinstance(self._source, Pipe) and self._source.is_full:
             raise Unreadable(f"holds more than {LONGEST_PIPE >> 20} MiB; save it as a file")
         if self.frames is not None and at < self.frames - self._slack(self.frames):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastloaa.cli import tables, timeline
 from fastloaa.cli.answers import progress, table_writer, write_json
 from fastloaa.errors import ArgumentError
 
@@ -83,6 +82,7 @@ def predict(
     or fastloaa predict sounds.onnx meeting.wav --timeline --out meeting.png
     or ffmpeg -v error -f alsa -i default -f wav - | fastloaa predict sounds.onnx - --stream
     """
+    from fastloaa.cli import tables, timeline
     from fastloaa.data.sounds import LeftOut
     from fastloaa.export import Classifier
 

@@ -15,8 +15,10 @@ from fastloaa.files import replacing
 from fastloaa.text import encodable, printable
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from torch import Tensor
+
     from fastloaa.audio import AudioStream
-    from fastloaa.export import Classifier
+    from fastloaa.export import Classifier, Window
 
 PICTURES = ("png", "pdf", "svg")
 FORMATS = ("jsonl", "csv", "txt", *PICTURES)
@@ -52,11 +54,15 @@ class Listener:
         block = min(_BLOCK, (self.hop or metadata.window / 2) / 2) if self.live else None
         return AudioStream(path, metadata.sample_rate, block)
 
+    def windows(self, blocks: "Iterable[Tensor]") -> "Iterator[Window]":
+        """What is heard in them; of a live sound each window at once."""
+        return self.classifier.timeline(blocks, self.hop, 1 if self.live else self.batch_size)
+
     def hear(self, path: Path) -> Iterator[Heard]:
         """The windows of a recording, and what is named in each."""
         stream = self.open(path)
         try:
-            for window in self.classifier.timeline(stream, self.hop, 1 if self.live else self.batch_size):
+            for window in self.windows(stream):
                 yield window.start, window.end, self.classifier.named(window.probabilities, self.top, self.threshold)
         finally:
             stream.close()
@@ -66,13 +72,20 @@ class Listener:
         from fastloaa.export.timeline_figure import TimelinePicture
 
         drawn, stream = TimelinePicture(self.classifier.metadata), self.open(path)
+        stopped: KeyboardInterrupt | None = None
         try:
-            for window in self.classifier.timeline(drawn.listen(stream), self.hop, self.batch_size):
+            for window in self.windows(drawn.listen(stream)):
                 drawn.add(window)
+        except KeyboardInterrupt as stop:
+            if not self.live or drawn.is_empty:
+                raise
+            stopped = stop
         finally:
             stream.close()
         with replacing(picture) as temporary:
             drawn.figure(printable(path.name)).savefig(temporary, dpi=150)
+        if stopped is not None:
+            raise stopped
 
 
 def write_timelines(listener: Listener, paths: Sequence[Path], out: Path | None, form: str) -> int:
@@ -181,8 +194,11 @@ def _json_lines(path: Path, heard: Iterable[Heard]) -> Iterator[str]:
 def _csv_lines(path: Path, heard: Iterable[Heard]) -> Iterator[str]:
     """file,start,end,label,probability: a line for each class that is named in a window."""
     for start, end, named in heard:
-        for label, probability in named or [("", "")]:
-            yield csv_line(encodable(str(path)), start, end, label, probability)
+        where = encodable(str(path)), start, end
+        if not named:
+            yield csv_line(*where, "", "")
+        for label, probability in named:
+            yield csv_line(*where, label, probability)
 
 
 def _labels(_path: Path, heard: Iterable[Heard]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,17 @@ def test_a_segment_beyond_the_end_of_a_wav_without_a_length(subtype: str, monkey
     microphone.end()
     expected = soundfile.read(io.BytesIO(content), dtype="float32")[0]
     np.testing.assert_array_equal(load_audio("-", 16000, 0.1, 99), expected[1600:])
+
+
+def test_a_pipe_need_not_know_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No warning, as of a file whose recorder was cut off."""
+    for sizes in SIZES:
+        microphone = Microphone(monkeypatch)
+        microphone.write(wav_with_sizes(encoded(noise(8000), 16000, "WAV"), *sizes))
+        microphone.end()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(load_audio("-")) == 8000
 
 
 def test_a_live_wav_that_declares_its_length_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,9 +108,10 @@ def test_csv(model: str, sound: Path, tmp_path: Path) -> None:
 
 def test_labels_for_audacity(model: str, sound: Path, tmp_path: Path) -> None:
     """Each window is covered by a label of its class, and no label covers windows of another."""
-    assert run(model, sound, "--timeline", "--top", 1, "--out", tmp_path / "a.txt").exit_code == 0
+    assert run(model, sound, "--timeline", "--hop", 0.05, "--top", 1, "--out", tmp_path / "a.txt").exit_code == 0
     labels = [line.split("\t") for line in (tmp_path / "a.txt").read_text().splitlines()]
-    windows = expected(model, sound, 1)
+    windows = expected(model, sound, 1, 0.05)
+    assert 3 < len(labels) < len(windows) / 2
     assert len({named[0][0] for _, _, named in windows}) > 1
     covered = []
     for start, end, text in labels:
@@ -253,17 +254,25 @@ def test_a_stream_is_answered_while_it_arrives(model: str, sound: Path, tmp_path
 
 
 class Interrupted(io.BytesIO):
-    """Standard input of somebody who presses Ctrl-C when all of it has been heard."""
+    """Standard input of somebody who presses Ctrl-C in the middle of a sound that goes on."""
+
+    pressed = False
 
     def read(self, size: int | None = -1) -> bytes:
-        if not (part := super().read(size)):
+        part = super().read(size)
+        if not self.pressed and (size is None or len(part) < size):
+            self.pressed = True
             signal.raise_signal(signal.SIGINT)
-        return part
+        return part + bytes(0 if size is None else size - len(part))
 
 
-@pytest.mark.parametrize(("option", "kept"), [("--stream", True), ("--timeline", False)])
+@pytest.mark.parametrize(
+    ("option", "name", "kept"),
+    [("--stream", "a.csv", True), ("--stream", "a.png", True), ("--timeline", "a.csv", False)],
+)
 def test_ctrl_c_ends_a_stream(
     option: str,
+    name: str,
     kept: bool,
     model: str,
     tmp_path: Path,
@@ -273,19 +282,22 @@ def test_ctrl_c_ends_a_stream(
     """What was heard is kept; of what is no stream, nothing half done."""
     from fastloaa.cli import app as whole
 
-    content = wav_with_sizes(encoded(sweep(32_000), 16_000, "WAV", "PCM_16"), 0xFFFFFFFF, 0xFFFFFFFF)
+    both = np.repeat(sweep(98_400)[:, None], 2, 1)
+    content = wav_with_sizes(encoded(both, 48_000, "WAV", "PCM_16"), 0xFFFFFFFF, 0xFFFFFFFF)
     stdin = types.SimpleNamespace(buffer=Interrupted(content), closed=False, isatty=lambda: False)
     monkeypatch.setattr(sys, "stdin", stdin)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as end:
-            whole(["predict", model, "-", option, "--top", "1", "--out", str(tmp_path / "a.csv")])
+            whole(["predict", model, "-", option, "--top", "1", "--out", str(tmp_path / name)])
     finally:
         signal.signal(signal.SIGINT, before)
     assert end.value.code == 130
     assert capfd.readouterr() == ("", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"] * kept
-    if kept:
+    assert [path.name for path in tmp_path.iterdir()] == [name] * kept
+    if name == "a.png":
+        assert imread(tmp_path / name).std() > 0.1
+    elif kept:
         with (tmp_path / "a.csv").open() as file:
             ends = [float(row["end"]) for row in csv.DictReader(file)]
         assert ends == pytest.approx([0.655 + 0.3275 * number for number in range(5)])
