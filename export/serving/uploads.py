@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -36,7 +36,7 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[tuple[Path
     try:
         with writing_temporary():
             file: Any = NamedTemporaryFile(prefix="fastloaa-")  # noqa: SIM115 (closed below)
-        with file:
+        try:
             try:
                 async with asyncio.timeout(limits.upload_seconds):
                     name = await _receive(_limited(request, limits.max_bytes), file)
@@ -49,6 +49,9 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[tuple[Path
             with writing_temporary():
                 file.flush()
             yield Path(file.name), name
+        finally:
+            with suppress(OSError):  # what did not fit before does not now; the file goes all the same
+                file.close()
     except WriteError as error:
         raise Refusal(507, f"the server has no room for the recording ({error}); try again later") from error
 

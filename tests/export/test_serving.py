@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastloaa.errors import ArgumentError
 from fastloaa.export import Classifier
+from helpers.full_disk import files_of_at_most
 from helpers.onnx_files import write_listener
 from helpers.sounds import encoded, noise
 
@@ -25,6 +26,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from fastloaa.export.serving.app import create_app
+from fastloaa.export.serving.batching import Batcher
 from fastloaa.export.serving.limits import Limits
 
 LABELS = {"animals": ("dog", "crow", "frog"), "rooms": ("kitchen", "hall", "stairs [b]", "cellar")}
@@ -280,6 +282,45 @@ def test_of_what_is_too_long_no_more_is_heard_than_may_be(models: dict[str, Clas
     with TestClient(create_app(models, LIMITS)) as client:
         assert client.post("/predict?model=rooms", content=flac(np.zeros(200 * 16000))).status_code == 413
         assert sample(client, "fastloaa_batch_windows_sum", model="rooms") <= 5 / 0.25
+
+
+@pytest.mark.parametrize("size", [200_000, 2_000_000], ids=["in memory at first", "on disk at once"])
+@pytest.mark.parametrize("form", [False, True], ids=["body", "form"])
+def test_no_room_for_the_file(size: int, form: bool, models: dict[str, Classifier]) -> None:
+    sent: dict[str, Any] = {"files": {"file": ("a.wav", bytes(size))}} if form else {"content": bytes(size)}
+    with TestClient(create_app(models)) as client:
+        with files_of_at_most(10_000):
+            response = client.post("/predict?model=rooms", **sent)
+        assert response.status_code == 507
+        assert "the server has no room for the recording" in response.json()["error"]
+        assert client.post("/predict?model=rooms", content=FILES["silence"]).status_code == 200
+
+
+class Counting(Batcher):
+    """Knows how many windows waited at once, at most."""
+
+    now = most = 0
+
+    def submit(self, waveform: Any) -> Any:
+        answer = super().submit(waveform)
+        Counting.now += 1
+        Counting.most = max(Counting.most, Counting.now)
+        answer.add_done_callback(self.done)
+        return answer
+
+    def done(self, _: Any) -> None:
+        Counting.now -= 1
+
+
+def test_of_a_long_recording_few_windows_wait(models: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the model is busy it is not decoded further: memory does not grow with its length."""
+    monkeypatch.setattr("fastloaa.export.serving.model.Batcher", Counting)
+    with TestClient(create_app(models, Limits(batch_size=4))) as client:
+        sound = flac(noise(100 * 16000))
+        answer = client.post("/predict", params={"model": "rooms", "timeline": "1"}, content=sound).json()
+    assert len(answer["timeline"]) == 399
+    assert 4 <= Counting.most <= 8
+    assert Counting.now == 0
 
 
 def test_a_model_that_fails_is_a_fault_of_the_server(models: dict[str, Classifier]) -> None:
