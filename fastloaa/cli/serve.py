@@ -1,12 +1,15 @@
 """`fastloaa serve`: exported models that answer over HTTP."""
 
 import ipaddress
+import signal
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -35,7 +38,7 @@ def serve(
 ) -> None:
     """Answer for sound files by HTTP: POST /predict, with GET /models, /health and /metrics beside it.
 
-    Windows of requests that come together share a run of the model. SIGTERM and Ctrl-C end it when what was asked is
+    Windows of requests that come together share a run of the model. Ctrl-C and SIGTERM end it when what was asked is
     answered.
 
     Example: fastloaa serve sounds.onnx birds=runs/birds/model.onnx
@@ -73,8 +76,23 @@ def serve(
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         print(f"http://{shown}:{address[1]} answers for {', '.join(found)}; Ctrl-C ends it", flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
-        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is answered: it did as it was told
-            uvicorn.Server(config).run([listener])
+        server = uvicorn.Server(config)
+        with hanging_up(server.handle_exit), suppress(KeyboardInterrupt):
+            server.run([listener])  # which raises the signal again when all is answered: it did as it was told
+
+
+@contextmanager
+def hanging_up(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A closed terminal ends the server as SIGTERM does, unless that is ignored; uvicorn does not see to it."""
+    before = signal.getsignal(signal.SIGHUP)
+    heard = before is not signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+    if heard:
+        signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGHUP, before)
 
 
 def named_models(arguments: Sequence[str]) -> dict[str, Path]:

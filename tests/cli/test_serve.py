@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from helpers.sounds import encoded, noise
 pytest.importorskip("fastapi")
 
 LABELS = ("dog", "crow", "frog")
+
+
+@pytest.fixture
+def as_in_a_terminal() -> Iterator[None]:
+    """What starts the tests in the background (nohup, &) makes them, and their children, ignore some signals."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_models_are_called_as_their_files_or_as_told(tmp_path: Path) -> None:
@@ -72,8 +82,9 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-def test_told_to_end_it_answers_what_was_asked(tmp_path: Path) -> None:
-    """Half of a recording has arrived when SIGTERM does: the other half is still taken, and answered."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_it_answers_what_was_asked(number: signal.Signals, tmp_path: Path, as_in_a_terminal: None) -> None:
+    """Half of a recording has arrived when the signal does: the other half is still taken, and answered."""
     model = write_listener(tmp_path / "m.onnx", LABELS)
     sound = tmp_path / "sound.wav"
     sound.write_bytes(content := encoded(noise(30_000), 16000, "WAV"))
@@ -94,7 +105,7 @@ def test_told_to_end_it_answers_what_was_asked(tmp_path: Path) -> None:
             while "fastloaa_requests_in_progress 1.0" not in in_progress:
                 ended.request("GET", "/metrics")
                 in_progress = ended.getresponse().read().decode()
-            server.send_signal(signal.SIGTERM)
+            server.send_signal(number)
             assert ended.sock.recv(1) == b""  # closed: it has begun to end
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((host, int(port)))
