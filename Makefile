@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ORT := $(if $(shell command -v nvidia-smi),onnx-gpu,onnx)
 DATA ?=
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test triton check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -19,17 +19,38 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[$(ORT),words,dev]'
 	touch $@
 
-demo: $(VENV)/ready  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
+# onnxruntime for browsers, of the version that a bundle's page takes; without it the page's tests are skipped.
+.PHONY: npm
+npm: $(VENV)/ready
+	-@$(BIN)/python -c 'from fastloaa.export.bundle.browser import fetch_onnxruntime_web as fetch; fetch("$(VENV)")' 2>&1 | tail -n 1
+
+# NVIDIA's server has packages that exclude ours, so it has an environment of its own.
+$(VENV)/triton/ready: constraints-triton.txt
+	$(PYTHON) -m venv $(VENV)/triton
+	$(VENV)/triton/bin/python -m pip install --quiet --requirement constraints-triton.txt
+	touch $@
+
+triton: $(VENV)/triton/ready  ## NVIDIA Triton Inference Server from PyPI (450 MB), for its tests
+
+demo: $(VENV)/ready npm  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
-test: $(VENV)/ready  ## all tests, slow ones too
+test: $(VENV)/ready npm  ## all tests, slow ones too
 	$(BIN)/python -m pytest
+
+# The package as it is installed, where kernels/ and export/ have the names that users import.
+WHEEL = rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
 
 check: $(VENV)/ready  ## lint, format, types (of the installed wheel)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+	$(WHEEL)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --python-executable ../../$(BIN)/python -p fastloaa
+
+docs: $(VENV)/ready  ## the site of all pages, in build/docs; warnings are errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(WHEEL)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready  ## time the backends against each other
 	$(BIN)/python bench/speed.py

@@ -3,11 +3,13 @@
 A small vision transformer that has seen photographs, and never a sound, is frozen (`backbones/`; `--weights timm` takes
 one that has seen all of ImageNet, online). A linear probe, parallel adapters and LoAA teach it to hear, with several
 seeds, since one run says little. The adapted model becomes one ONNX file, and that file answers for clips that nobody
-has trained on.
+has trained on, also in a browser, on a page of its own.
 """
 
 import argparse
 import random
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from shared import BACKBONE, IMAGES, console, difference, finished, say, synthes
 
 from fastloaa.audio import load_audio
 from fastloaa.data import COMMANDS, AudioSplits, Clip, load_splits
-from fastloaa.export import Classifier, Prediction, to_onnx
+from fastloaa.export import Classifier, Prediction, to_onnx, write_bundle
+from fastloaa.export.bundle.browser import ARCHIVE
 from fastloaa.files import replacing
 from fastloaa.models import AST
 from fastloaa.training import Recipe, load_run
@@ -75,7 +78,8 @@ def main() -> None:
     say("Export", "the model with LoAA, front end included, to one ONNX file, checked against PyTorch in onnxruntime.")
     loaa = out / "loaa" / "seed0"
     model = load_run(loaa)
-    onnx_file = loaa / "model.onnx"
+    bundle = loaa / data.resolve().name  # servers and the page call the model so
+    onnx_file = bundle / "model.onnx"
     report = to_onnx(model, onnx_file)
 
     say("Answer", "for three held-out clips from the ONNX file alone.")
@@ -89,6 +93,14 @@ def main() -> None:
     console.print(f"largest difference between PyTorch and onnxruntime: {report.difference:.1e}")
     console.print(f"picture  {picture}")
     console.print(f"try      .venv/bin/fastloaa predict {onnx_file} some.wav")
+    archive = Path(sys.prefix) / ARCHIVE  # `make demo` has it fetched where there is npm
+    write_bundle(onnx_file, bundle, archive if archive.is_file() else None)
+    console.print(f"bundle   {bundle}  clients, servers and a page, see its README.md")
+    if archive.is_file():
+        served = f"python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(bundle))}"
+        console.print(f"listen   {served}, then open http://localhost:8000/web/ for files and the microphone")
+    else:
+        console.print("listen   the page lacks onnxruntime-web: `make demo` again with Node.js, or see README.md")
 
 
 def plot(model: AST, splits: AudioSplits, clips: list[Clip], answers: list[Prediction], path: Path) -> Path:

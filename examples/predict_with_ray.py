@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
-import ray
 
 from fastloaa.data.sounds import LeftOut, sounds_below
 from fastloaa.export import Classifier
@@ -58,6 +57,10 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=256, help="in a batch: what is lost where a machine fails")
     arguments = parser.parse_args()
     paths = [str(path.resolve()) for path in sounds_below(arguments.recordings, LeftOut())]
+    if not paths:
+        parser.error(f"{arguments.recordings}: a folder without sound files")
+    import ray  # takes a while
+
     (
         ray.data.from_items([{"file": path} for path in paths], override_num_blocks=-(-len(paths) // arguments.files))
         .map_batches(

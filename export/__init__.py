@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastloaa.lazy import imported_when_used
 
 if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and editors
-    from fastloaa.export.bundle import write_bundle
+    from fastloaa.export.bundle.write import write_bundle
     from fastloaa.export.classifier import Classifier, Prediction
     from fastloaa.export.merging.file import load_merged, save_merged
     from fastloaa.export.merging.merge import MergeError, merge, merged_from
@@ -45,7 +45,7 @@ _MODULES = {
     "merged_from": "fastloaa.export.merging.merge",
     "save_merged": "fastloaa.export.merging.file",
     "to_onnx": "fastloaa.export.onnx",
-    "write_bundle": "fastloaa.export.bundle",
+    "write_bundle": "fastloaa.export.bundle.write",
 }
 
 __getattr__, __dir__ = imported_when_used(__name__, _MODULES)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class Setting:
     """How one kernel is launched: tokens and channels of its blocks, warps, and stages of the software pipeline.
 
     `registers` is the most that a thread may have, 0 for as many as the compiler likes: with 128 of them two programs
-    of 8 warps fit on a multiprocessor, and one computes while the other waits.
+    of 8 warps fit on a multiprocessor, and one computes while the other waits. `first_channels`: of the blocks of the
+    first product, where they differ from those of the second, which hold summands as well.
     """
 
     block_tokens: int
@@ -30,10 +31,15 @@ class Setting:
     warps: int
     stages: int
     registers: int = 0
+    first_channels: int = 0
+
+    @property
+    def block_first_channels(self) -> int:
+        return self.first_channels or self.block_channels
 
 
 Table = dict[Key, tuple[Setting, ...]]
-"""Of each class: the largest tile first, then smaller ones for small batches. Weight gradients have one."""
+"""Of each class: the largest tile first, then smaller ones, for small batches; of weight gradients for odd rows."""
 
 
 def _tiles(key: Key, *settings: tuple[int, ...]) -> Table:
@@ -80,7 +86,7 @@ _AMPERE: Table = (  # without wgmma operands and sums of a product are all in re
 _HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
     _LARGE
     | _tiles(("forward", 2, 2, 128), (128, 64, 8, 4), (64, 64, 8, 3), (32, 64, 4, 4))
-    | _tiles(("forward", 2, 2, 256), (128, 32, 8, 3), (64, 64, 8, 3), (32, 128, 4, 3))
+    | _tiles(("forward", 2, 2, 256), (128, 32, 8, 3, 0, 64), (64, 64, 8, 3), (32, 128, 4, 3))
     | _tiles(("forward", 2, 3, 128), (128, 64, 8, 3), (64, 32, 8, 4), (32, 64, 4, 3))
     | _tiles(("forward", 2, 3, 256), (64, 64, 8, 3), (32, 64, 4, 3))
     | _tiles(("forward", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
@@ -90,7 +96,7 @@ _HOPPER: Table = (  # measured on an H200: docs/kernels.md, "Settings"
     | _tiles(("input_grad", 2, 4, 256), (64, 64, 8, 3), (32, 64, 4, 3))
     | _tiles(("weight_grad", 2, 2, 256), (64, 128, 8, 3))
     | _tiles(("weight_grad", 2, 4, 128), (32, 256, 8, 4))
-    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3))
+    | _tiles(("weight_grad", 2, 4, 256), (64, 128, 8, 3), (32, 128, 8, 4))
 )
 _FROZEN: dict[int, Table] = {80: _AMPERE, 86: _SMALL, 90: _HOPPER, 100: _LARGE}
 INSTALLED: dict[int, Table] = {}
@@ -114,6 +120,11 @@ def settings(
     width = next((width for width in widths if columns <= width), widths[-1])
     key = (kernel, element_bytes, max(wide_bytes, element_bytes), width)
     found = known[key] if key in known else known[kernel, element_bytes, 4, width]
+    # Rows that are not aligned come in narrow pieces, whose addresses take the registers of larger blocks.
+    if kernel == "forward" and rank % 8:
+        found = tuple(replace(chosen, first_channels=0) for chosen in found)
+    if kernel == "weight_grad" and rank % 8:
+        found = found[1:] or found
     if kernel == "input_grad" and width > 128 and (taps == 1 or rank % 8):
         # A single tap's hidden rows are not sent through memory in pieces, and odd rows are sent in narrow ones: both
         # take more registers than large tiles leave.
@@ -155,9 +166,9 @@ def load_table(path: str | Path) -> None:
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Key, Setting]:
-    row = {"registers": 0, **row}  # tables of before do not name them
+    row = {"registers": 0, "first_channels": 0, **row}  # tables of before do not name them
     chosen = Setting(**{name: row[name] for name in Setting.__dataclass_fields__})
-    blocks = (chosen.block_tokens, chosen.block_channels)
+    blocks = (chosen.block_tokens, chosen.block_channels, chosen.block_first_channels)
     powers = all(isinstance(n, int) and n > 0 and n & (n - 1) == 0 for n in (*blocks, chosen.warps))
     if not powers or min(blocks) < 16 or not isinstance(chosen.stages, int) or chosen.stages < 1:
         raise ValueError(f"blocks are powers of two from 16, warps from 1, stages at least 1; got {chosen}")

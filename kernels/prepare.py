@@ -12,7 +12,7 @@ from fastloaa.kernels.backward import loaa_input_grad_kernel
 from fastloaa.kernels.configs import Setting, settings, widest
 from fastloaa.kernels.forward import loaa_forward_kernel
 from fastloaa.kernels.launchable import Launch
-from fastloaa.kernels.tile import Geometry, Lines, Tiling, rows_width
+from fastloaa.kernels.tile import Geometry, Lines, Tiling, is_long, rows_width
 from fastloaa.kernels.weight_grad import loaa_weight_grad_kernel, loaa_weight_sum_kernel
 
 
@@ -146,7 +146,10 @@ class Split:
         packed_columns = down.numel() // dim
         if chosen is None:
             wide_bytes = max(dy.element_size(), x.element_size())
-            chosen = settings("weight_grad", capability(x.device), down.element_size(), wide_bytes, packed_columns)[0]
+            taps, chip = packed_columns // down.shape[0], capability(x.device)
+            chosen = settings(
+                "weight_grad", chip, down.element_size(), wide_bytes, packed_columns, taps, down.shape[0]
+            )[0]
         channels = min(chosen.block_channels, triton.next_power_of_2(dim))
         block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
         blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
@@ -267,12 +270,12 @@ def _tile(
             name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps, rank
         )
         chosen = busiest(tried, lines, batch, taps, multiprocessors(rows.device))
-        if dim <= chosen.block_channels and down.dtype == torch.float32:
+        if dim <= max(chosen.block_channels, chosen.block_first_channels) and down.dtype == torch.float32:
             # A loop of a single trip is none, and then ptxas spoils addresses of wgmma's float32 operands
             # (docs/kernels.md, "Hazards"). Tiles of 32 tokens are multiplied by other instructions.
             chosen = replace(chosen, block_tokens=32, warps=4)
     tiling = Tiling.of(lines, batch, taps, chosen.block_tokens)
-    channels = min(chosen.block_channels, dim & -dim)  # a power of two that divides them
+    divisor = dim & -dim  # the largest power of two that divides them
     width = rows_width(rank, padded_columns)
     whole = target is not None and tiling.segments == 1 and width <= dim
     precision = product_precision(down.dtype)
@@ -301,11 +304,16 @@ def _tile(
             "RP": padded_rank,
             "KP": padded_columns,
             "BT": chosen.block_tokens,
-            **_pieces(rank, padded_rank),
+            **_pieces(rank),
             "VECTOR": gcd(rank, hidden_width, 8),
             "WIDTH": width,
-            "BK": channels,
-            "BD": channels,
+            "LONG": is_long(
+                chosen.block_tokens,
+                [rows, *(tensor for tensor in strides.values() if tensor is not None)],
+                tokens * max(dim, hidden_width),
+            ),
+            "BK": min(chosen.block_first_channels, divisor),
+            "BD": min(chosen.block_channels, divisor),
             "STAGES": chosen.stages,
             "PRECISION": precision,
             **constants,
@@ -331,10 +339,11 @@ def packed(rank: int, taps: int) -> tuple[int, int]:
     return rows, rows if taps == 1 else max(16, triton.next_power_of_2(rank * taps))
 
 
-def _pieces(rank: int, padded: int) -> dict[str, int]:
-    """Hidden rows are activated in one piece, or in two powers of two where one would be padding to a quarter."""
-    head, tail = padded // 2, triton.next_power_of_2(rank - padded // 2)
-    return {"HEAD": head, "TAIL": tail} if rank - head > 0 and tail <= padded // 4 else {"HEAD": padded, "TAIL": 0}
+def _pieces(rank: int) -> dict[str, int]:
+    """Hidden rows are activated in pieces, whose values fit in registers; the last is as narrow as a power of two."""
+    piece = min(32, triton.next_power_of_2(rank))
+    pieces = triton.cdiv(rank, piece)
+    return {"PIECES": pieces, "PIECE": piece, "LAST": triton.next_power_of_2(rank - (pieces - 1) * piece)}
 
 
 def columns(rank: int, taps: int) -> int:

@@ -56,7 +56,7 @@ class Resources:
     @property
     def instructions(self) -> str:
         """Disassembled (SASS)."""
-        return _disassembled(self.cubin)
+        return disassembled(self.cubin)
 
     @cached_property
     def matrix_instructions(self) -> dict[str, int]:
@@ -178,7 +178,7 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
 
 def instructions(launch: Launch, capability: int) -> str:
     """What the launch would run, disassembled (SASS); as `compile_launch`."""
-    return _disassembled(_compile(launch, capability).asm["cubin"])
+    return disassembled(_compile(launch, capability).asm["cubin"])
 
 
 def _compile(launch: Launch, capability: int) -> Any:
@@ -215,8 +215,8 @@ def compiling_for(capability: int) -> Iterator[None]:
 
 
 @lru_cache(maxsize=8)
-def _disassembled(cubin: bytes) -> str:
-    """Kept, since the disassembler takes as long as the compiler."""
+def disassembled(cubin: bytes) -> str:
+    """SASS. Kept, since the disassembler takes as long as the compiler."""
     return _cuobjdump("-sass", cubin)
 
 

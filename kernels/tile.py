@@ -9,10 +9,12 @@ Names: `p_` pointer, `b_` block in registers, `o_` offset, `m_` mask; BT tokens,
 columns padded to KP, RP = R padded (a power of two each, as Triton wants).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 CALL_ARGUMENTS = [
     "batch", "rows", "line_count", "line_length", "line_stride", "position_stride", "prefix", "tokens",
@@ -84,6 +86,19 @@ class Tiling:
         return self.patch_tiles + self.prefix_tiles
 
 
+def is_long(block_tokens: int, read: Sequence[Tensor], dense: int) -> bool:
+    """May two elements that a program addresses lie 2 ** 31 apart, in tensors [batch, tokens, channels]?
+
+    Args:
+        read: tensors by strides.
+        dense: elements of a clip in the largest of the others.
+    """
+    clips = block_tokens  # at most, where each has a single line: a prefix token
+    spans = (sum((n - 1) * abs(stride) for n, stride in zip(t.shape[1:], t.stride()[1:], strict=True)) for t in read)
+    first = (clips * abs(t.stride(0)) for t in read)
+    return max(clips * dense, *map(sum, zip(spans, first, strict=True))) >= 2**31
+
+
 def rows_width(rank: int, columns: int) -> int:
     """Elements of a row that are sent through memory: the packed columns and the hidden rows beside them, aligned."""
     return triton.cdiv(columns + rank, 16) * 16
@@ -104,11 +119,16 @@ def locate(
     halo,
     segments,
     BT: tl.constexpr,
+    LONG: tl.constexpr,
 ):
     """The tokens of program `pid`: clip and token number, place in the window, which exist, which are its own.
 
+    Clips are counted from the program's first, so that offsets within a program are 32-bit numbers, which cost a third
+    of the instructions; where its clips may lie 2 ** 31 elements apart, LONG makes them 64-bit ones.
+
     Returns:
-        (clip [BT] int64, token [BT], place [BT], window, m_exists [BT], m_owned [BT])
+        (first_clip int64, clip [BT], token [BT], place [BT], begin, end of the places that exist, m_exists [BT],
+        m_owned [BT])
     """
     is_prefix = pid >= patch_tiles
     window = tl.where(is_prefix, 1, window)
@@ -124,11 +144,14 @@ def locate(
     number, place = divide(row, window)
     clips, line = divide(first_of_clip + number, lines_per_clip)
     position = first_position + place
+    begin, end = tl.maximum(-first_position, 0), tl.minimum(length - first_position, window)
     m_exists = (number < per_tile) & (first_line + number < batch * lines_per_clip)
-    m_exists = m_exists & (position >= 0) & (position < length)
+    m_exists = m_exists & (place >= begin) & (place < end)
     m_owned = m_exists & (place >= halo) & (place < window - halo)
     token = tl.where(is_prefix, line, prefix + line * line_stride + position * position_stride)
-    return (first_clip + clips).to(tl.int64), token, place, window, m_exists, m_owned
+    if LONG:
+        clips, token = clips.to(tl.int64), token.to(tl.int64)
+    return first_clip.to(tl.int64), clips, token, place, begin, end, m_exists, m_owned
 
 
 @triton.jit
@@ -160,57 +183,58 @@ def project_rows(
 
 
 @triton.jit
-def place_rows(p_rows, clip, token, tokens, position_stride, whole, m_exists, D: tl.constexpr, WIDTH: tl.constexpr,
+def place_rows(p_rows, first_clip, clip, token, tokens, position_stride, whole, D: tl.constexpr, WIDTH: tl.constexpr,
                BT: tl.constexpr):  # fmt: skip
-    """Where the rows of this program meet: (offsets [BT], elements from one place of a line to the next, m_sent [BT]).
+    """Where the rows of this program meet: (pointer, offsets [BT], elements from one place of a line to the next).
 
     `whole`: in the program's own rows of the result, [batch, tokens, D], which nobody reads before they are written at
-    last. Otherwise, where a halo puts rows into two programs, in a scratch [programs * BT, WIDTH]; there also rows
-    that do not exist are sent, since those at the end of a line look at them.
+    last. Otherwise, where a halo puts rows into two programs, in a scratch [programs * BT, WIDTH].
     """
-    row = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
-    o_rows = tl.where(whole != 0, (clip * tokens + token) * D, row * WIDTH)
-    stride_place = tl.where(whole != 0, position_stride.to(tl.int64) * D, WIDTH)
-    return o_rows, stride_place, tl.where(m_exists, 1, 1 - whole) > 0
+    first = tl.where(whole != 0, first_clip * tokens * D, tl.program_id(0).to(tl.int64) * (BT * WIDTH))
+    o_rows = tl.where(whole != 0, (clip * tokens + token) * D, tl.arange(0, BT) * WIDTH)
+    return p_rows + first, o_rows, tl.where(whole != 0, position_stride * D, WIDTH)
 
 
 @triton.jit
-def send_taps(b_taps, p_rows, o_rows, m_sent, KP: tl.constexpr):
+def send_taps(b_taps, p_rows, o_rows, m_exists, KP: tl.constexpr):
     """Store the packed columns [BT, KP] at the beginning of the rows, rounded to their dtype, for `fold` to read."""
-    p_tile = p_rows + o_rows[:, None] + tl.arange(0, KP)[None, :]
-    tl.store(p_tile, b_taps, mask=m_sent[:, None])
+    p_tile = p_rows + (o_rows[:, None] + tl.arange(0, KP)[None, :])
+    tl.store(p_tile, b_taps, mask=m_exists[:, None])
     tl.debug_barrier()  # a warp's rows land where the others read
 
 
 @triton.jit
-def fold(p_rows, o_rows, stride_place, place, window, m_exists, SIGN: tl.constexpr, FIRST: tl.constexpr,
-         COUNT: tl.constexpr, TAPS: tl.constexpr, R: tl.constexpr, BT: tl.constexpr, VECTOR: tl.constexpr):  # fmt: skip
-    """Sum over taps of the rows SIGN * (tap - TAPS // 2) places further, zero from beyond the window.
+def fold(p_rows, o_rows, stride_place, place, begin, end, m_exists, SIGN: tl.constexpr, FIRST: tl.constexpr,
+         COUNT: tl.constexpr, TAPS: tl.constexpr, R: tl.constexpr, VECTOR: tl.constexpr):  # fmt: skip
+    """Sum over taps of the rows SIGN * (tap - TAPS // 2) places further, zero from places that do not exist.
 
     Hidden rows FIRST to FIRST + COUNT, [BT, COUNT] float32.
     """
+    centre: tl.constexpr = TAPS // 2
     row = FIRST + tl.arange(0, COUNT)
-    b_sum = tl.zeros((BT, COUNT), tl.float32)
+    o_centre = tl.multiple_of(o_rows[:, None] + (centre * R + row)[None, :], [1, VECTOR])
+    b_sum = tl.load(p_rows + o_centre, mask=m_exists[:, None] & (row < R)[None, :], other=0.0).to(tl.float32)
     for tap in tl.static_range(TAPS):
-        source = place + SIGN * (tap - TAPS // 2)
-        m_tap = (m_exists & (source >= 0) & (source < window))[:, None] & (row < R)[None, :]
-        o_tap = (o_rows + SIGN * (tap - TAPS // 2) * stride_place)[:, None] + (tap * R + row)[None, :]
-        b_tap = tl.load(p_rows + tl.multiple_of(o_tap, [1, VECTOR]), mask=m_tap, other=0.0)
-        b_sum += b_tap.to(tl.float32)
+        if tap != centre:
+            source = place + SIGN * (tap - centre)
+            m_tap = (m_exists & (source >= begin) & (source < end))[:, None] & (row < R)[None, :]
+            o_tap = (o_rows + SIGN * (tap - centre) * stride_place)[:, None] + (tap * R + row)[None, :]
+            b_tap = tl.load(p_rows + tl.multiple_of(o_tap, [1, VECTOR]), mask=m_tap, other=0.0)
+            b_sum += b_tap.to(tl.float32)
     return b_sum
 
 
 @triton.jit
-def send_hidden(b_hidden, p_rows, o_rows, m_sent, FIRST: tl.constexpr, COUNT: tl.constexpr, R: tl.constexpr,
+def send_hidden(b_hidden, p_rows, o_rows, m_exists, FIRST: tl.constexpr, COUNT: tl.constexpr, R: tl.constexpr,
                 KP: tl.constexpr, VECTOR: tl.constexpr):  # fmt: skip
     """Store hidden rows FIRST to FIRST + COUNT beside the packed columns, for `unfold` to read."""
     row = FIRST + tl.arange(0, COUNT)
     o_tile = tl.multiple_of(o_rows[:, None] + (KP + row)[None, :], [1, VECTOR])
-    tl.store(p_rows + o_tile, b_hidden, mask=m_sent[:, None] & (row < R)[None, :])
+    tl.store(p_rows + o_tile, b_hidden, mask=m_exists[:, None] & (row < R)[None, :])
 
 
 @triton.jit
-def unfold(p_rows, o_rows, stride_place, place, window, m_exists, SIGN: tl.constexpr, TAPS: tl.constexpr,
+def unfold(p_rows, o_rows, stride_place, place, begin, end, m_exists, SIGN: tl.constexpr, TAPS: tl.constexpr,
            R: tl.constexpr, KP: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
     """Copies for each tap, [BT, KP], of the hidden rows SIGN * (tap - TAPS // 2) places further.
 
@@ -220,7 +244,7 @@ def unfold(p_rows, o_rows, stride_place, place, window, m_exists, SIGN: tl.const
     column = tl.arange(0, KP)
     step = SIGN * (column // R - TAPS // 2)
     source = place[:, None] + step[None, :]
-    m_there = m_exists[:, None] & (source >= 0) & (source < window) & (column < TAPS * R)[None, :]
+    m_there = m_exists[:, None] & (source >= begin) & (source < end) & (column < TAPS * R)[None, :]
     o_there = o_rows[:, None] + (step * stride_place + KP + column % R)[None, :]
     b_copies = tl.load(p_rows + o_there, mask=m_there, other=0.0).to(dtype)
     tl.debug_barrier()  # all is read before the rows are written over

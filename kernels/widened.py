@@ -19,7 +19,7 @@ def widened_activation_kernel(
     patch_tiles, per_tile, shift_programs,
     START: tl.constexpr, R: tl.constexpr, TAPS: tl.constexpr,
     BT: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, ALIGN: tl.constexpr,
-    ACT: tl.constexpr, WIDE_ACT: tl.constexpr,
+    LONG: tl.constexpr, ACT: tl.constexpr, WIDE_ACT: tl.constexpr,
 ):  # fmt: skip
     """Programs below `shift_programs`: whole lines of BT tokens, BR hidden rows. The others: BM tokens, BD columns.
 
@@ -28,17 +28,16 @@ def widened_activation_kernel(
     """
     pid = tl.program_id(0)
     if WIDE_ACT == "" or pid < shift_programs:
-        clip, token, place, window, m_exists, _ = locate(
+        first_clip, clip, token, place, _, end, m_exists, _ = locate(
             pid // tl.cdiv(R, BR), batch, line_count, line_length, line_stride, position_stride, prefix,
-            patch_tiles, per_tile, line_length, 0, 1, BT,
+            patch_tiles, per_tile, line_length, 0, 1, BT, LONG,
         )  # fmt: skip
         row = pid % tl.cdiv(R, BR) * BR + tl.arange(0, BR)
-        o_rows = tl.multiple_of(clip * stride_clip + token.to(tl.int64) * stride_token, [ALIGN])
-        p_rows = p_buffer + o_rows[:, None] + (START + row)[None, :]
-        stride_place = tl.multiple_of(position_stride.to(tl.int64) * stride_token, [ALIGN])
-        shift_activate_(
-            p_rows, stride_place, m_exists[:, None] & (row < R)[None, :], place, window, R, TAPS, BT, BR, ACT
-        )
+        p_first = p_buffer + tl.multiple_of(first_clip * stride_clip, [ALIGN])
+        o_rows = tl.multiple_of(clip * stride_clip + token * stride_token, [ALIGN])
+        p_rows = p_first + (o_rows[:, None] + (START + row)[None, :])
+        stride_place = tl.multiple_of(position_stride * stride_token, [ALIGN])
+        shift_activate_(p_rows, stride_place, m_exists[:, None] & (row < R)[None, :], place, end, R, TAPS, BT, BR, ACT)
     else:
         activate_(
             p_buffer, pid - shift_programs, stride_clip, stride_token, batch, tokens, START, BM, BD, ALIGN, WIDE_ACT

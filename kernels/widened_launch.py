@@ -12,7 +12,7 @@ from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.elementwise import ACTIVATIONS
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.prepare import capability
-from fastloaa.kernels.tile import Geometry, Lines, Tiling
+from fastloaa.kernels.tile import Geometry, Lines, Tiling, is_long
 from fastloaa.kernels.widened import widened_activation_kernel
 
 LONGEST_LINE = 2048
@@ -119,6 +119,7 @@ def widened(
             "BM": wide_tokens,
             "BD": wide_columns,
             "ALIGN": gcd(buffer.stride(0), buffer.stride(1), vector),
+            "LONG": is_long(chosen.block_tokens, [buffer], 0),
             "ACT": activation,
             "WIDE_ACT": wide_activation,
         },

@@ -4,9 +4,13 @@ import re
 
 import pytest
 import torch
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
 
 from fastloaa.kernels import prepare, resources
 from fastloaa.kernels.configs import Setting
+from fastloaa.kernels.elementwise import activate
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, Sample
 from fastloaa.kernels.tile import Geometry
@@ -88,3 +92,32 @@ def test_grids_keep_to_their_limits(kernel: str) -> None:
     along, *others = (*sample.launch(None).programs, 1, 1)
     assert 0 < along <= LONGEST_GRID // 4096, "room for batches that no memory holds"
     assert all(0 < count <= OTHER_AXES for count in others)
+
+
+@pytest.mark.parametrize("kernel", ["forward", "input_grad"])
+def test_offsets_are_64_bit_where_clips_lie_far_apart_and_only_there(kernel: str) -> None:
+    """512 clips of 1,214 tokens, 1,024 wide, need none within a program; clips 2 ** 30 elements apart do."""
+    sample = Sample(kernel, torch.bfloat16, 36, dim=1024, batch=512)
+    assert not sample.launch(None).arguments["LONG"]
+    apart = sample.wide[0].as_strided(sample.wide[0].shape, (2**30, 1024, 1))
+    sample.__dict__["wide"] = [apart, *sample.wide[1:]]
+    assert sample.launch(None).arguments["LONG"]
+
+
+@triton.jit
+def gelu_kernel(p_x, BLOCK: tl.constexpr, ERF: tl.constexpr):
+    p_tile = p_x + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(p_tile).to(tl.float32)
+    # As PyTorch's kernel: x / 2 (1 + erf(x / sqrt(2))), with CUDA's own erf.
+    tl.store(p_tile, x * 0.5 * (1.0 + libdevice.erf(x * 0.7071067811865476)) if ERF else activate(x, "gelu"))
+
+
+def test_gelu_takes_fewer_instructions_than_by_cudas_erf() -> None:
+    counts = []
+    for erf in (False, True):
+        with resources.compiling_for(90):
+            x = torch.empty(4096, dtype=torch.bfloat16, device="meta")
+            made = gelu_kernel.warmup(x, BLOCK=1024, ERF=erf, grid=(4,), num_warps=4)
+        counts.append(len(re.findall(r"^\s+/\*[0-9a-f]{4}\*/", resources.disassembled(made.asm["cubin"]), re.M)))
+    ours, theirs = counts
+    assert ours < theirs

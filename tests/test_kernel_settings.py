@@ -18,8 +18,8 @@ from fastloaa.kernels.resources import CHIPS, Resources, Sample, WidenedSample
 from fastloaa.kernels.widened_launch import LONGEST_LINE
 
 BENCH = Path(__file__).parents[1] / "bench"
-# Adapters (r, kernel) that fill a class of columns; 36, 72 and 108 are the paper's.
-ADAPTERS = {128: [(36, (1, 3))], 256: [(72, (1, 3)), (108, (1, 1))]}
+# Adapters (r, kernel) that fill a class of columns, or whose rows are not aligned: the paper's.
+ADAPTERS = {128: [(36, (1, 3))], 256: [(72, (1, 3)), (54, (1, 3)), (108, (1, 1))]}
 
 
 def samples(key: Key) -> Iterator[Sample]:
@@ -64,7 +64,7 @@ def jobs(capability: int) -> Iterator[Job]:
             continue
         for number, sample in enumerate(list(samples(key))[: None if is_whole else 1]):
             taps = sample.size[0] * sample.size[1]
-            tried = configs.settings(kernel, capability, element_bytes, wide_bytes, columns, taps=taps)
+            tried = configs.settings(kernel, capability, element_bytes, wide_bytes, columns, taps, sample.rank)
             for chosen in tried if is_whole and is_plain and number == 0 else tried[:1]:
                 yield Job(sample, chosen, capability, is_plain and chosen is tried[0] and taps > 1)
 

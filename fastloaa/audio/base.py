@@ -66,6 +66,11 @@ class SpectrogramFrontEnd(nn.Module, ABC):
         return self.shift / self.sample_rate
 
     @property
+    def shortest(self) -> int:
+        """Samples below which no frame is full: one analysis window; one step unless a front end says so."""
+        return self.shift
+
+    @property
     @abstractmethod
     def samples(self) -> int:
         """How many samples fill the frames: of a longer clip no more are heard."""

@@ -71,6 +71,11 @@ class EpicSoundsFrontEnd(SpectrogramFrontEnd, Constants):
         return {"taper": taper.float(), "fourier": fourier.float(), "mel": mel}
 
     @property
+    def shortest(self) -> int:
+        """One window of 10 ms."""
+        return self.window
+
+    @property
     def samples(self) -> int:
         """How many samples fill the frames; the baselines' slice of 1.999 s leaves its last sample out as well."""
         return self.frames * self.shift - round(0.001 * self.sample_rate) - 1

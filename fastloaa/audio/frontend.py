@@ -57,6 +57,11 @@ class FrontEnd(SpectrogramFrontEnd):
         self.shift = self.log_mel.shift
 
     @property
+    def shortest(self) -> int:
+        """One window of 25 ms."""
+        return self.log_mel.window
+
+    @property
     def samples(self) -> int:
         """How many samples fill the frames; what a clip has beyond them only counts towards its mean."""
         return self.log_mel.window + self.log_mel.shift * (self.frames - 1)

@@ -8,7 +8,8 @@ from fastloaa.backbones.base import Backbone
 from fastloaa.errors import ArgumentTypeError
 from fastloaa.inputs import check_module
 
-FAMILIES: list[type[Backbone]] = []  # the first that matches a model is asked
+FAMILIES: list[type[Backbone]] = []
+"""The families of models that carry adapters; the first that matches a model is asked."""
 
 
 def register(family: type[Backbone]) -> type[Backbone]:

@@ -1,5 +1,6 @@
 """`fastloaa export`: a trained run as one ONNX file, alone or ready for a server."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +37,14 @@ def export(
     ] = False,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Folder for model, labels, a README with client code, and NVIDIA Triton's model repository."),
+        typer.Option(help="Folder for model, labels, a page, a README with clients, and NVIDIA Triton's repositories."),
+    ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="npm|ARCHIVE",
+            help="onnxruntime-web for the bundle's page: npm fetches its 33 MB, or the archive that `npm pack` made.",
+        ),
     ] = None,
     no_merge: Annotated[
         bool, typer.Option("--no-merge", help="Leave the adapters beside the blocks instead of in their weights.")
@@ -57,20 +65,26 @@ def export(
 
     In 8 bits: fastloaa export runs/sounds sounds.onnx --precision int8 --calibration recordings
 
-    For servers: fastloaa export runs/sounds --bundle sounds
+    For servers and browsers: fastloaa export runs/sounds --bundle sounds --web npm
     """
     from rich.console import Console
 
     from fastloaa.export import to_onnx, write_bundle
+    from fastloaa.export.bundle.browser import put_onnxruntime_web
     from fastloaa.training import load_run
 
     if model is None and bundle is None:
         raise typer.BadParameter("give a file to write, or --bundle and a folder")
+    if web is not None and bundle is None:
+        raise typer.BadParameter("--web is for the page of a bundle; give --bundle and a folder")
     if bundle is not None and log_mel:
         raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
     if precision != "fp32" and calibration is None:
         raise typer.BadParameter(f"{precision} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
+    if web is not None:  # before the long work, should it be missing
+        with Console(stderr=True).status("Taking onnxruntime-web"):
+            put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]
     with Console(stderr=True).status("Exporting, then comparing with PyTorch"):  # shows on a terminal only
         trained = load_run(run, weights)
         report = to_onnx(
@@ -98,7 +112,12 @@ def export(
         f"largest difference from PyTorch: {report.difference:.1e} (onnxruntime on the CPU, {' and '.join(compared)})"
     )
     if bundle is not None:
-        print(f"{bundle}: README.md says how to ask it from Python, C++ and curl, and how to serve it")
+        print(f"{bundle}: README.md says how to ask it from Python, C++, JavaScript and curl, and how to serve it")
+        page = f"python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(bundle))}"
+        if web is not None:
+            print(f"listen in a browser: {page}, then open http://localhost:8000/web/")
+        else:
+            print("its page listens in a browser once it has onnxruntime-web: export with --web npm, or see README.md")
 
 
 def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]":

@@ -23,6 +23,7 @@ _METHODS: tuple[type[Method], ...] = (
     PromptMethod,
 )
 METHODS: dict[str, type[Method]] = {method.name: method for method in _METHODS}
+"""The methods by their names in recipes and on the command line."""
 
 __all__ = ["METHODS", "Method", "OptionError", "build_method"]
 

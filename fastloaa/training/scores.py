@@ -31,7 +31,7 @@ class Evaluation:
         macro_f1: mean F1 score over the classes that have clips or were answered.
         average_precision: of each class; None without clips.
         positives: clips of each class.
-        confusion: [classes][classes], how many clips of the class in the row were taken for that in the column.
+        confusion: [classes, classes], how many clips of the class in the row were taken for that in the column.
         broken: one-line errors of files that could not be read; they do not count.
     """
 

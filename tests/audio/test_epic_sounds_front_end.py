@@ -65,6 +65,12 @@ def test_valid_frames_are_those_of_the_clip() -> None:
     assert valid.sum(1).tolist() == [10, 6, 1]
 
 
+def test_shorter_than_one_window_nothing_is_heard() -> None:
+    """10 ms; clients of exported files refuse less."""
+    assert EpicSoundsFrontEnd().shortest == 240
+    assert EpicSoundsFrontEnd(sample_rate=16000).shortest == 160
+
+
 def test_config_makes_the_same_front_end() -> None:
     front_end = EpicSoundsFrontEnd(frames=40, mel_bins=32, sample_rate=16000)
     again = EpicSoundsFrontEnd(**front_end.config())

@@ -70,7 +70,8 @@ def test_a_bundle_in_8_bits(trained: tuple[AST, Path], tmp_path: Path) -> None:
     given = ("--bundle", bundle, "--precision", "int8", "--calibration", tmp_path / "sounds", "--force")
     result = run("export", trained[1], *given)
     assert result.exit_code == 0, result.output
-    size, agreement, difference, where = result.stdout.splitlines()
+    size, agreement, difference, where, page = result.stdout.splitlines()
+    assert page.startswith("its page listens in a browser once it has onnxruntime-web: export with --web npm")
     assert size.startswith(f"{bundle / 'model.onnx'}: ")
     assert ", int8, opset 23," in size
     assert re.fullmatch(r"names the class that PyTorch names for \d+\.\d% of 3 recordings", agreement)
@@ -95,12 +96,20 @@ def test_beside_the_blocks(trained: tuple[AST, Path], tmp_path: Path) -> None:
         (["model.onnx", "--precision", "int8"], "int8 needs --calibration"),
         (["model.onnx", "--precision", "fp16"], "fp16 needs --calibration"),
         (["--bundle", "b", "--log-mel"], "leave --log-mel out"),
+        (["model.onnx", "--web", "npm"], "--web is for the page of a bundle"),
     ],
 )
 def test_options_that_do_not_go_together(options: list[str], complaint: str, tmp_path: Path) -> None:
     result = run("export", tmp_path, *options)
     assert result.exit_code == 2
     assert complaint in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_missing_archive_is_told_before_the_long_work(tmp_path: Path) -> None:
+    result = run("export", tmp_path, "--bundle", tmp_path / "b", "--web", tmp_path / "nowhere.tgz")
+    assert result.exit_code == 2
+    assert "nowhere.tgz: no such file; expected the archive that `npm pack onnxruntime-web@" in result.stderr
+    assert not (tmp_path / "b").exists()
 
 
 def test_at_most_a_hundred_recordings_spread_over_the_folder(tmp_path: Path) -> None:

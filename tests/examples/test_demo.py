@@ -29,8 +29,11 @@ def test_three_methods_and_a_file_that_answers(
     assert [row[2] for row in rows.values()] == [f"{head:,}", *2 * [f"{head + adapters:,}"]]
     assert all(re.fullmatch(r"\d+\.\d ± \d+\.\d", row[1]) for row in rows.values())
     assert len(re.findall(r"loaa against \w+, seed by seed: [+-]", said)) == 2
-    (model,) = out.rglob("model.onnx")
-    assert model.with_name("answers.png").stat().st_size > 0
+    (bundle,) = out.glob("*/loaa/seed0/tones")
+    assert (bundle.parent / "answers.png").stat().st_size > 0
+    assert (bundle / "web" / "index.html").is_file()
+    assert re.search(r"^listen .*(http://localhost:8000/web/|npm|Node\.js)", said, re.MULTILINE)
+    model = bundle / "model.onnx"
     classifier = Classifier(model)
     answers = list(classifier.classify([tones / f"{pitch}Hz" / "0.wav" for pitch in PITCHES]))
     right = np.mean([answer.labels[0] == f"{pitch}Hz" for answer, pitch in zip(answers, PITCHES, strict=True)])

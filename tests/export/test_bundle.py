@@ -3,10 +3,14 @@
 import json
 import os
 import re
+import runpy
+import shutil
 import struct
 import subprocess
 import sys
 import warnings
+import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +19,14 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+import torchaudio
 
 from fastloaa.audio import AudioWarning
 from fastloaa.export import Classifier, to_onnx, write_bundle
 from fastloaa.files import FileError
+from helpers.bundles import LABELS
 from helpers.small import SMALL, small_ast
 from helpers.sounds import encoded, flac_of_length, noise, wav_with_sizes
-
-LABELS = ("dog", "Säge", "a, b", "sea waves", 'a "quoted" one')
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("serving") / "my sounds"
-    to_onnx(small_ast(labels=LABELS, backbone_options=SMALL | {"depth": 1}), folder / "model.onnx")
-    write_bundle(folder / "model.onnx", folder)
-    return folder
 
 
 @pytest.fixture
@@ -43,31 +38,73 @@ def sound(tmp_path: Path) -> Path:
 
 
 def test_what_is_in_it(bundle: Path) -> None:
-    files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    names = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    files = {name for name in names if not name.startswith("web/")}
     assert files == {
+        "CMakeLists.txt",
         "README.md",
+        "ask.sh",
         "classify.cpp",
+        "classify.mjs",
         "classify.py",
         "labels.txt",
+        "model.json",
         "model.onnx",
+        "triton-python/my_sounds/1/model.py",
+        "triton-python/my_sounds/config.pbtxt",
+        "triton-python/my_sounds/labels.txt",
         "triton/my_sounds/1/model.onnx",
         "triton/my_sounds/config.pbtxt",
         "triton/my_sounds/labels.txt",
     }
-    for name in ("labels.txt", "triton/my_sounds/labels.txt"):
-        assert (bundle / name).read_text(encoding="utf-8").splitlines() == list(LABELS)
-    assert (bundle / "model.onnx").samefile(bundle / "triton/my_sounds/1/model.onnx")  # not twice on the disk
+    for labels in bundle.rglob("labels.txt"):
+        assert labels.read_text(encoding="utf-8").splitlines() == list(LABELS)
+    weights = [path for path in bundle.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
+    assert {path.resolve() for path in weights} == {bundle / "model.onnx"}  # once on the disk
+    link = bundle / "triton/my_sounds/1/model.onnx"
+    assert link.readlink() == Path("../../../model.onnx")  # right in a copy of the folder too
     readme = (bundle / "README.md").read_text(encoding="utf-8")
-    for language, name in (("python", "classify.py"), ("cpp", "classify.cpp")):
+    shown = {"python": "classify.py", "cpp": "classify.cpp", "js": "classify.mjs", "bash": "ask.sh"}
+    for language, name in shown.items():
         assert f"```{language}\n{(bundle / name).read_text()}```" in readme
-    assert not re.search(r"\$[a-z_]*(name|rate|classes|version|precision|seconds)\b", readme)
+    assert not re.search(r"\$(?!ORT|PWD)[a-z_]+", re.sub(r"```\w+\n.*?```", "", readme, flags=re.DOTALL))  # filled in
+
+
+def test_what_clients_need_to_know(bundle: Path) -> None:
+    """Without reading the ONNX file's metadata, which JavaScript cannot."""
+    about = json.loads((bundle / "model.json").read_text())
+    metadata = Classifier(bundle / "model.onnx").metadata
+    assert about["labels"] == list(LABELS)
+    assert (about["sample_rate"], about["window"]) == (metadata.sample_rate, metadata.samples) == (16000, 10480)
+    assert about["hop"] == 10480 // 2
+    assert about["shortest"] == 400  # 25 ms
+    assert (about["probabilities"], about["multi_label"], about["precision"]) == ("softmax", False, "fp32")
+
+
+def test_all_of_it_is_in_the_wheel(bundle: Path, tmp_path: Path) -> None:
+    """What pip installs has every file that a bundle is made of."""
+    root = Path(__file__).parents[2]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns(".*", "build", "runs", "tests", "bench", "docs", "examples")
+    shutil.copytree(root, source, ignore=left_out)
+    subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    place = "fastloaa/export/bundle/bundle-files/"
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(place)}
+    files = root / "export" / "bundle" / "bundle-files"
+    expected = {path.relative_to(files) for path in files.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert packed == {f"{place}{name}" for name in expected}
 
 
 def test_python_needs_nothing_of_ours(bundle: Path, sound: Path) -> None:
     """classify.py where torch, fastloaa and onnx cannot be imported."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'fastloaa', 'onnx', 'torchaudio']))"
-    code = f"{blocked}; sys.argv[1:] = [{str(sound)!r}]; exec(open('classify.py').read())"
-    result = subprocess.run([sys.executable, "-c", code], cwd=bundle, capture_output=True, check=True)
+    given = f"sys.argv[1:] = [{str(sound)!r}]"
+    run = f"import runpy; runpy.run_path({str(bundle / 'classify.py')!r}, run_name='__main__')"
+    code = "\n".join((blocked, given, run))
+    result = subprocess.run([sys.executable, "-c", code], cwd=sound.parent, capture_output=True, check=False)
+    assert not result.stderr
     rows = [line.split("\t") for line in result.stdout.decode().splitlines()]
     (expected,) = Classifier(bundle / "model.onnx").classify([sound])
     assert [label for _, label, _ in rows] == list(expected.labels)
@@ -76,8 +113,9 @@ def test_python_needs_nothing_of_ours(bundle: Path, sound: Path) -> None:
 
 
 def classify(bundle: Path, *files: Path) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "classify.py", *map(str, files)]
-    return subprocess.run(arguments, cwd=bundle, capture_output=True, text=True, check=False)
+    """From another folder: the model is found beside the script."""
+    arguments = [sys.executable, str(bundle / "classify.py"), *map(str, files)]
+    return subprocess.run(arguments, cwd="/", capture_output=True, text=True, check=False)
 
 
 def unusable(folder: Path) -> list[Path]:
@@ -109,17 +147,52 @@ def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path
     (tmp_path / "bad").mkdir()
     files = unusable(tmp_path / "bad")
     assert all(prediction.error for prediction in Classifier(bundle / "model.onnx").classify(files))
-    soundfile.write(tmp_path / "slow.wav", np.zeros(100), 8000)
-    result = classify(bundle, *files, tmp_path / "slow.wav", sound)
+    soundfile.write(tmp_path / "brief.wav", 0.1 * np.ones(199), 8000)
+    result = classify(bundle, *files, tmp_path / "brief.wav", sound)
     assert result.returncode == 1
     assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {str(sound)}
-    *complaints, rate = result.stderr.splitlines()
+    *complaints, brief = result.stderr.splitlines()
     assert len(complaints) == len(files) == 14
     for file, complaint in zip(files, complaints, strict=True):
         assert complaint.startswith(f"{file}: ")
     for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2)):
         assert sum(word in complaint for complaint in complaints) == files_of_it
-    assert rate.startswith(f"{tmp_path / 'slow.wav'}: has 8000 Hz, expected 16000: ffmpeg ")
+    assert brief.startswith(f"{tmp_path / 'brief.wav'}: 398 samples at 16000 Hz; ")  # less than one window of 25 ms
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 44101, 192_000])
+def test_python_resamples(rate: int, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block as all at once in float64, by torchaudio."""
+    client = runpy.run_path(str(bundle / "classify.py"))
+    samples = np.random.default_rng(rate).normal(size=rate // 3).astype(np.float32)
+    ratio = Fraction(min(rate, 16000), max(rate, 16000)).limit_denominator(2000)
+    low, high = ratio.as_integer_ratio()
+    terms = (high, low) if rate > 16000 else (low, high)
+    expected = torchaudio.functional.resample(torch.from_numpy(samples).double(), *terms).numpy()
+    for block in (777, 1 << 16):
+        blocks = (samples[start : start + block] for start in range(0, len(samples), block))
+        np.testing.assert_allclose(np.concatenate(list(client["resampled"](blocks, rate))), expected, atol=1e-5)
+
+
+def test_python_hears_all_of_a_recording(bundle: Path, tmp_path: Path) -> None:
+    """Windows half a window apart and one at the end; the mean of what a session says to each."""
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    window, hop = 10480, 5240
+    for samples, starts in {
+        4000: [0],
+        window: [0],
+        window + 1: [0, 1],
+        window + hop: [0, hop],
+        3 * window + 7: [0, hop, 2 * hop, 3 * hop, 4 * hop, 2 * window + 7],
+    }.items():
+        waveform = noise(samples, seed=samples).astype(np.float32) * np.linspace(0, 1, samples, dtype=np.float32)
+        soundfile.write(tmp_path / "sound.wav", waveform, 16000, subtype="FLOAT")
+        heard = [waveform[None, start : start + window] for start in starts]
+        expected = np.mean([session.run(["probabilities"], {"waveform": part})[0][0] for part in heard], axis=0)
+        rows = [line.split("\t") for line in classify(bundle, tmp_path / "sound.wav").stdout.splitlines()]
+        assert {label: float(share) for _, label, share in rows} == pytest.approx(
+            {LABELS[i]: expected[i] for i in expected.argsort()[::-1][:3]}, abs=6e-5
+        )
 
 
 UNKNOWN = 0xFFFFFFFF
@@ -171,17 +244,6 @@ def test_python_answers_for_files_of_any_name(encoding: str, bundle: Path, sound
     assert shown == [rf"{tmp_path}/caf\udce9.wav", f"{tmp_path}/{kanji}.wav", f"{tmp_path}/plain.wav"]
 
 
-def test_python_says_how_much_it_heard(bundle: Path, sound: Path, tmp_path: Path) -> None:
-    """The first 0.655 s, 64 frames, of what is longer; of what is not, nothing has to be said."""
-    soundfile.write(tmp_path / "long.wav", np.tile(soundfile.read(sound)[0], (20, 1)), 16000)
-    result = classify(bundle, tmp_path / "long.wav", sound)
-    assert result.returncode == 0
-    assert result.stderr == f"{tmp_path / 'long.wav'}: heard the first 0.66 of 11.25 s\n"
-    assert len(result.stdout.splitlines()) == 6
-    readme = " ".join((bundle / "README.md").read_text(encoding="utf-8").split())
-    assert "hears the first 10480 samples (0.66 s)" in readme
-
-
 def test_several_labels_to_a_clip(sound: Path, tmp_path: Path) -> None:
     """All that are probable enough, and no others."""
     model = small_ast(labels=LABELS, backbone_options=SMALL | {"depth": 1}, probabilities="sigmoid", multi_label=True)
@@ -194,53 +256,6 @@ def test_several_labels_to_a_clip(sound: Path, tmp_path: Path) -> None:
     assert {label for _, label, _ in rows} == {LABELS[1], LABELS[3]}
     readme = " ".join((tmp_path / "b" / "README.md").read_text(encoding="utf-8").split())
     assert "the sigmoid of the logits. A clip may have several labels" in readme
-
-
-def run_curl_script(bundle: Path, folder: Path, samples: np.ndarray) -> subprocess.CompletedProcess[str]:
-    """With stand-ins for ffmpeg, which writes raw samples, and for curl, which would need a server."""
-    samples.astype("<f4").tofile(folder / "samples.f32")
-    (script,) = re.findall(r"```bash\n(.*?)```", (bundle / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    stand_ins = 'ffmpeg() { cp samples.f32 "${@: -1}"; }\ncurl() { echo "$@"; }\n'
-    return subprocess.run(
-        ["bash", "-uc", stand_ins + script], cwd=folder, capture_output=True, text=True, check=False, env=os.environ
-    )
-
-
-@pytest.mark.parametrize("samples", [[], [np.nan], [0.1, np.nan, 0.2], [0.1, np.inf], [-np.inf, 0.1]], ids=str)
-def test_curl_sends_nothing_where_there_is_nothing_to_hear(bundle: Path, tmp_path: Path, samples: list[float]) -> None:
-    result = run_curl_script(bundle, tmp_path, np.array(samples))
-    assert result.returncode != 0
-    assert result.stdout == ""
-    assert not (tmp_path / "request.json").exists()
-
-
-def test_curl_sends_the_samples(bundle: Path, tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).normal(size=1000).astype("<f4")
-    result = run_curl_script(bundle, tmp_path, samples)
-    assert result.returncode == 0
-    assert result.stdout == "-s localhost:8000/v2/models/my_sounds/infer -d @request.json\n"
-    request = json.loads((tmp_path / "request.json").read_text())
-    (tensor,) = request["inputs"]
-    assert (tensor["name"], tensor["shape"], tensor["datatype"]) == ("waveform", [1, 1000], "FP32")
-    np.testing.assert_allclose(np.array(tensor["data"], np.float32), samples, rtol=1e-6)
-    assert request["outputs"] == [{"name": "probabilities", "parameters": {"classification": 3}}]
-
-
-def test_triton_is_told_what_the_model_says(bundle: Path) -> None:
-    """Names, types and shapes without the batch, as Triton wants them of a model that batches."""
-    config = (bundle / "triton/my_sounds/config.pbtxt").read_text()
-    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
-    found = re.findall(r'name: "(\w+)" data_type: TYPE_FP32 dims: \[ (-?\d+) \]', config)
-    ports = [*session.get_inputs(), *session.get_outputs()]
-    assert {port.type for port in ports} == {"tensor(float)"}
-    assert {port.shape[0] for port in ports} == {"batch"}
-    sizes = [port.shape[1] if isinstance(port.shape[1], int) else -1 for port in ports]
-    assert found == [(port.name, str(size)) for port, size in zip(ports, sizes, strict=True)]
-    assert re.search(r'^name: "my_sounds"$', config, re.MULTILINE)
-    assert re.search(r'^backend: "onnxruntime"$', config, re.MULTILINE)
-    assert re.search(r"^max_batch_size: [1-9]\d*$", config, re.MULTILINE)
-    assert re.search(r"^dynamic_batching \{.*\}$", config, re.MULTILINE)
-    assert config.count("{") == config.count("}")
 
 
 def test_again_and_from_elsewhere(bundle: Path, tmp_path: Path) -> None:
@@ -256,7 +271,7 @@ def test_without_links(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "symlink", refuse)
     write_bundle(bundle / "model.onnx", tmp_path / "b")
     assert (tmp_path / "b/triton/b/1/model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
 

@@ -26,7 +26,7 @@ import resource, sys
 from fastloaa.export import Classifier
 classifier = Classifier(sys.argv[1])
 for path in sys.argv[2:]:
-    (answer,) = classifier.classify(path, hop=2, workers=2)
+    (answer,) = classifier.classify(path, hop=0.6, workers=2)
     windows = sum(1 for _ in classifier.timeline(path, hop=2))
     print(answer.heard, windows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -1,6 +1,5 @@
 """The page about peft: what it shows runs, and ends with what it says."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,13 @@ pytest.importorskip("peft")
 
 from fastloaa import LoAA
 from fastloaa.export import merge
-
-PAGE = Path(__file__).parents[2] / "docs" / "peft.md"
+from helpers import pages
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        exec(block, names)
+    pages.run(pages.ROOT / "docs" / "peft.md", names)
     x = torch.randn(1, 1, 128, 256)
     assert (tmp_path / "esc50" / "adapter_model.safetensors").is_file()
     assert names["again"](x).shape == (1, 50)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Ask a Triton server what is heard first in a sound: ./ask.sh clip.wav [http://localhost:8000]
+# Prints "probability:index:label", best first. Needs ffmpeg and curl.
+set -euo pipefail
+[[ $# -ge 1 ]] || { echo "usage: ./ask.sh clip.wav [http://localhost:8000]" >&2; exit 2; }
+bundle=$(cd "$(dirname "$0")" && pwd)
+about() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$bundle/model.json"; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+ffmpeg -nostdin -v error -xerror -y -i "$1" -ac 1 -ar "$(about sample_rate)" -f f32le "$work/clip.f32"
+head -c "$((4 * $(about window)))" "$work/clip.f32" > "$work/window.f32"
+count=$(($(wc -c < "$work/window.f32") / 4))
+((count >= $(about shortest))) || { echo "$1: $count samples; the model looks at $(about shortest) and more" >&2; exit 1; }
+samples=$(od -An -v -tf4 -w4 "$work/window.f32" | tr -d ' ' | paste -sd,)
+[[ $samples != *n* ]] || { echo "$1: holds NaN or infinite samples" >&2; exit 1; }
+
+printf '{"inputs": [{"name": "waveform", "shape": [1, %d], "datatype": "FP32", "data": [%s]}],
+"outputs": [{"name": "probabilities", "parameters": {"classification": %d}}]}' \
+    "$count" "$samples" "$(about top)" > "$work/request.json"
+curl -sS --fail-with-body "${2:-http://localhost:8000}/v2/models/$(about name)/infer" -d @"$work/request.json"

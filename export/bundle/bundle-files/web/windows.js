@@ -1,0 +1,31 @@
+// Which parts of a recording the model hears, and which recordings it does not.
+
+/**
+ * Windows a hop apart, and one that ends with the recording; of a short recording all of it.
+ *
+ * @param {number} samples of the recording, at the model's rate
+ * @param {{window: number, hop: number}} about the model, both in samples
+ * @returns {{start: number, stop: number}[]}
+ */
+export function windows(samples, { window, hop }) {
+  const starts = [0];
+  while (starts.at(-1) + window < samples) starts.push(Math.min(starts.at(-1) + hop, samples - window));
+  return starts.map((start) => ({ start, stop: Math.min(start + window, samples) }));
+}
+
+/**
+ * The samples, if the model can answer for them.
+ *
+ * @param {Float32Array} samples
+ * @param {{shortest: number, sample_rate: number}} about the model
+ * @throws {Error} says why not
+ */
+export function checked(samples, { shortest, sample_rate }) {
+  if (!samples.length) throw new Error("The recording holds no samples.");
+  if (!samples.every(Number.isFinite)) throw new Error("The recording holds samples that are not finite numbers.");
+  if (samples.length < shortest) {
+    const least = ((1000 * shortest) / sample_rate).toFixed(0);
+    throw new Error(`The recording is shorter than ${least} ms, the least that the model looks at.`);
+  }
+  return samples;
+}

@@ -1,0 +1,154 @@
+"""A folder with all that serving an exported file takes."""
+
+import re
+import shutil
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from fastloaa.audio import FRONT_ENDS, FrontEnd
+from fastloaa.export.bundle.browser import ONNXRUNTIME_WEB, put_onnxruntime_web
+from fastloaa.export.bundle.servers import first_release
+from fastloaa.export.classifier import THRESHOLD, TOP
+from fastloaa.export.onnx_file import Metadata, open_session
+from fastloaa.export.precisions import PRECISIONS
+from fastloaa.files import FileError, check_utf8, replacing, write_json
+
+FILES = files("fastloaa.export.bundle") / "bundle-files"
+_AS_THEY_ARE = ("classify.py", "classify.cpp", "CMakeLists.txt", "classify.mjs", "ask.sh")
+# ONNX Runtime's TF32 keeps ten bits, in which a quiet band drowns beside a loud one.
+_WITHOUT_TF32 = """
+# On a GPU: TF32 keeps ten bits of a product, and answers would not be those that were checked.
+optimization { execution_accelerators {
+  gpu_execution_accelerator [ { name: "cuda" parameters { key: "use_tf32" value: "0" } } ]
+} }"""
+
+
+def write_bundle(model: str | Path, folder: str | Path, onnxruntime_web: str | Path | None = None) -> None:
+    """Put a file that `to_onnx` wrote into `folder` together with what serves it.
+
+    `model.onnx`, `model.json` (what clients need to know of it), `labels.txt`, a `README.md`, clients in Python, C++,
+    JavaScript and for curl, `web/`, a page that listens in a browser, and two model repositories for NVIDIA Triton
+    Inference Server, `triton/` for its onnxruntime backend and `triton-python/` for its Python backend, both with
+    dynamic batching. The model's name there is the folder's. The weights are there once: the repositories refer to
+    `model.onnx`. Files of those names are replaced, others left alone.
+
+    Args:
+        model: the ONNX file.
+        folder: the bundle.
+        onnxruntime_web: the archive that `npm pack onnxruntime-web@VERSION` makes, of the version
+            `fastloaa.export.bundle.browser.ONNXRUNTIME_WEB`, or "npm" to have npm fetch it. The page needs it; None
+            leaves it out, and the page and the README say how to add it.
+
+    Raises:
+        FileError: not a file that `to_onnx` wrote, one that does not read waveforms, a label with a line break, a
+            path that is not UTF-8, or another archive.
+        MissingPackageError: onnxruntime is not installed, or npm is not where it was asked for.
+    """
+    check_utf8(folder)
+    folder = Path(folder)
+    session, metadata = open_session(model, ["CPUExecutionProvider"])
+    if metadata.input != "waveform":
+        raise FileError(f"{model}: reads {metadata.input}; servers want waveforms, export it with its front end")
+    if any(len(label.splitlines()) > 1 for label in metadata.labels):
+        raise FileError(f"{model}: a label holds a line break, so labels.txt cannot name it; export it with labels=")
+    about = _about(re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name), metadata)
+    if Path(model).resolve() != (folder / "model.onnx").resolve():
+        with replacing(folder / "model.onnx") as temporary:
+            shutil.copyfile(model, temporary)
+    if onnxruntime_web is not None:
+        put_onnxruntime_web(onnxruntime_web, folder / "web" / "onnxruntime")
+    labels = "".join(f"{label}\n" for label in metadata.labels)
+    write_json(folder / "model.json", about)
+    _write(folder / "labels.txt", labels)
+    for name in _AS_THEY_ARE:
+        _write(folder / name, _text(name))
+    (folder / "ask.sh").chmod(0o755)
+    for page in (FILES / "web").iterdir():
+        _write(folder / "web" / page.name, page.read_text(encoding="utf-8"))
+    outputs = {port.name: port.shape[1] for port in session.get_outputs()}
+    for backend, repository in (("onnxruntime", "triton"), ("python", "triton-python")):
+        served = folder / repository / about["name"]
+        _write(served / "labels.txt", labels)
+        _write(served / "config.pbtxt", _config(about["name"], backend, outputs))
+    _link(folder / "triton" / about["name"] / "1" / "model.onnx", Path("../../../model.onnx"))
+    _write(folder / "triton-python" / about["name"] / "1" / "model.py", _text("triton/model.py"))
+    _write(folder / "README.md", _readme(about, metadata))
+
+
+def _about(name: str, metadata: Metadata) -> dict[str, Any]:
+    """What clients need to know, for those that cannot read an ONNX file's metadata (JavaScript), or need not."""
+    front_end = FRONT_ENDS[metadata.front_end_kind or FrontEnd.kind](**metadata.front_end())
+    window = metadata.samples or front_end.samples
+    return {
+        "name": name,
+        "labels": list(metadata.labels),
+        "sample_rate": metadata.sample_rate,
+        "window": window,
+        "hop": max(window // 2, 1),
+        "shortest": front_end.shortest,
+        "probabilities": metadata.probabilities,
+        "multi_label": metadata.multi_label,
+        "threshold": THRESHOLD,
+        "top": TOP,
+        "precision": metadata.precision,
+        "fastloaa": metadata.fastloaa,
+    }
+
+
+def _config(name: str, backend: str, outputs: dict[str, int]) -> str:
+    named = [
+        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {size} ]'
+        + (' label_filename: "labels.txt" }' if output == "probabilities" else " }")
+        for output, size in outputs.items()
+    ]
+    return Template(_text("triton/config.pbtxt")).substitute(
+        name=name,
+        backend=backend,
+        outputs=",\n".join(named),
+        accelerators=_WITHOUT_TF32 if backend == "onnxruntime" else "",
+    )
+
+
+def _readme(about: dict[str, Any], metadata: Metadata) -> str:
+    needs = PRECISIONS[metadata.precision].onnxruntime
+    release = first_release(needs)
+    return Template(_text("README.md")).substitute(
+        about,
+        classes=len(metadata.labels),
+        seconds=f"{metadata.window:.2f}",
+        several=" A clip may have several labels, or none." if metadata.multi_label else "",
+        needs=needs,
+        release=f"Releases from {release} on carry onnxruntime {needs} or newer"
+        if release
+        else f"No release that was known when this was written carries onnxruntime {needs}; use `triton-python/`",
+        version=metadata.fastloaa,
+        onnxruntime_web=ONNXRUNTIME_WEB,
+        **{name: _text(file) for name, file in {"python": "classify.py", "cpp": "classify.cpp"}.items()},
+        javascript=_text("classify.mjs"),
+        shell=_text("ask.sh"),
+    )
+
+
+def _text(name: str) -> str:
+    source: Traversable = FILES
+    for part in name.split("/"):
+        source = source / part
+    return source.read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _link(path: Path, target: Path) -> None:
+    """A link to a file near by, which copies and archives of the folder keep; a copy where there are no links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        path.symlink_to(target)
+    except OSError:
+        shutil.copyfile(path.parent / target, path)
