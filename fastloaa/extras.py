@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "formats": ("av",),
     "hdf5": ("h5py",),
     "parquet": ("pyarrow",),
+    "serve": ("fastapi", "multipart", "prometheus_client", "uvicorn"),
     "tensorboard": ("tensorboard",),
     "words": ("espeakng_loader",),
 }

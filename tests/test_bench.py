@@ -14,6 +14,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers.onnx_files import write_listener
+
 BENCH = Path(__file__).parents[1] / "bench"
 TINY = ["--batch", "2", "--grid", "8x2", "--depth", "1", "--dim", "64", "--rounds", "2", "--device", "cpu"]
 SAVE = """
@@ -207,3 +209,37 @@ def test_runtimes_are_asked_in_processes_of_their_own(monkeypatch: pytest.Monkey
     assert found["dead"]["error"] == "the process ended with 3"
     rows = [{"provider": name, "opset": 18, "dtype": "fp32", "error": None, **said} for name, said in found.items()]
     assert [line.count("–") for line in runtimes.table(rows, "fp32").splitlines()] == [0, 0, 0, 1, 1]
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCH)
+    import serving
+
+    return serving
+
+
+@pytest.mark.slow
+def test_the_server_is_loaded(serving: ModuleType, tmp_path: Path) -> None:
+    model = write_listener(tmp_path / "small.onnx", ("wren", "crow", "owl"))
+    rows = serving.measure(model, clients=4, total=60, rounds=2)
+    assert [row["batch"] for row in rows] == [1, 8]
+    assert all((row["requests"], row["broken"]) == (60, 6) for row in rows)
+    assert rows[0]["runs"] == rows[0]["windows"] == rows[1]["windows"] >= 54
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (500, {"error": "?"}),
+        (200, {"top": [{"label": "wren", "probability": 0.7}]}),
+        (200, {"top": [{"label": "wren", "probability": 0.70002}, {"label": "crow", "probability": 0.3}]}),
+    ],
+)
+def test_a_wrong_answer_of_the_server_is_seen(serving: ModuleType, status: int, answer: dict[str, object]) -> None:
+    asked = serving.Asked(b"", "", 200, {"wren": 0.7, "crow": 0.3})
+    right = [{"label": "crow", "probability": 0.3}, {"label": "wren", "probability": 0.700001}]
+    asked.check(200, json.dumps({"top": right}).encode())
+    with pytest.raises(AssertionError):
+        asked.check(status, json.dumps(answer).encode())

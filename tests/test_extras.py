@@ -26,14 +26,15 @@ from helpers.small import small_ast, wake_adapters
 layer, x = LoAA(32, 4, freq_bins=8, prefix_tokens=2), torch.randn(2, 2 + 8 * 4, 32)
 assert layer(x, x, x).shape == x.shape
 assert LogMel()(torch.randn(1, 16000)).shape == (1, 98, 128)
-for kind in FRONT_ENDS:
+for kind, front_end in FRONT_ENDS.items():
+    clips = torch.randn((2, 9000) if front_end.reads == "waveform" else (2, 50, 128))
     plain, adapted = small_ast(front_end=kind), adapt(small_ast(front_end=kind), bottleneck=4)
-    adapted(adapted.front_end(torch.randn(2, 9000))).sum().backward()
+    adapted(adapted.front_end(clips)).sum().backward()
 wake_adapters(adapted)
 plain.backbone.load_state_dict(adapted.backbone.state_dict(), strict=False)
 save_adapter(adapted, sys.argv[1] + "/adapter.safetensors")
 again = load_adapter(plain, sys.argv[1] + "/adapter.safetensors").eval()
-features = again.front_end(torch.randn(2, 9000))
+features = again.front_end(clips)
 expected = adapted.eval()(features)
 save_merged(merge(again), sys.argv[1] + "/merged.safetensors")
 for model in (again, load_merged(sys.argv[1] + "/merged.safetensors").eval()):

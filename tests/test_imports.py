@@ -41,10 +41,11 @@ def test_an_adapter_needs_no_collection_of_models() -> None:
     "code",
     [
         "from fastloaa.export import Classifier, Prediction, write_bundle",
+        "from fastloaa.export.serving import app",
         "from typer.testing import CliRunner\nfrom fastloaa.cli import app\n"
         "assert 'no such file' in CliRunner().invoke(app, ['predict', 'none.onnx', 'none.wav']).output",
     ],
-    ids=["Classifier", "predict"],
+    ids=["Classifier", "serving", "predict"],
 )
 def test_serving_needs_no_models(code: str) -> None:
     """Nor the packages that made the file."""

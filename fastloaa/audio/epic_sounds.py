@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastloaa.audio.base import SpectrogramFrontEnd, as_clips, clip_lengths
 from fastloaa.audio.constants import Constants
-from fastloaa.audio.mel import htk_filters
+from fastloaa.audio.filters import htk_filters
 from fastloaa.errors import ArgumentError
 from fastloaa.ops.autocast import without_autocast
 from fastloaa.ops.tracing import exporting

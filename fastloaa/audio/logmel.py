@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastloaa.audio.constants import Constants
-from fastloaa.audio.mel import kaldi_filters
+from fastloaa.audio.filters import kaldi_filters
 from fastloaa.errors import ArgumentError
 from fastloaa.ops.autocast import without_autocast
 from fastloaa.ops.tracing import exporting

@@ -1,11 +1,7 @@
-"""The mel scale of Kaldi, which is HTK's; where a front end's bins lie on it, and the filters of those."""
-
-import math
+"""The mel scale of Kaldi, which is HTK's, and where a front end's bins lie on it."""
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from fastloaa.audio.base import SpectrogramFrontEnd
 
@@ -24,29 +20,3 @@ def hertz_of_bins(front_end: SpectrogramFrontEnd, bins: ArrayLike) -> NDArray[np
     """Frequency at positions on the mel axis; bin i is centred at i + 0.5, where its filter has its peak."""
     low, high = mel_of_hertz(front_end.low_freq), mel_of_hertz(front_end.sample_rate / 2)
     return hertz_of_mel(low + (np.asarray(bins) + 0.5) * (high - low) / (front_end.mel_bins + 1))
-
-
-def kaldi_filters(frequencies: Tensor, low: float, high: float, mel_bins: int) -> Tensor:
-    """Kaldi's: triangles over mels, in float32.
-
-    Rounded where Kaldi rounds: at the feet of a triangle nothing but rounding says how much of a frequency is heard.
-
-    Args:
-        frequencies: float32 `[n]`, in Hz.
-        low, high: where the first filter begins and the last ends, in Hz.
-    """
-    start, end = (1127.0 * math.log(1 + hertz / 700) for hertz in (low, high))
-    step = (end - start) / (mel_bins + 1)
-    mels = 1127.0 * (1 + frequencies / 700).log()[:, None]
-    numbers = torch.arange(mel_bins)
-    left, peak, right = (start + (numbers + corner) * step for corner in (0.0, 1.0, 2.0))
-    return torch.minimum((mels - left) / (peak - left), (right - mels) / (right - peak)).clamp(min=0)
-
-
-def htk_filters(frequencies: Tensor, low: float, high: float, mel_bins: int) -> Tensor:
-    """HTK's, as librosa and torchaudio have them: triangles over Hz, in float64; arguments as of `kaldi_filters`."""
-    start, end = (math.log1p(hertz / 700) for hertz in (low, high))  # mels but for a factor, which does not matter
-    edges = 700 * torch.linspace(start, end, mel_bins + 2, dtype=torch.float64).expm1()
-    left, peak, right = edges[:-2], edges[1:-1], edges[2:]
-    hertz = frequencies.double()[:, None]
-    return torch.minimum((hertz - left) / (peak - left), (right - hertz) / (right - peak)).clamp(min=0)

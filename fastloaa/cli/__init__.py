@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, recipes, sweep, train
+from fastloaa.cli import attention, doctor, download, evaluate, export, merge, predict, recipes, serve, sweep, train
 from fastloaa.cli.errors import OneLineErrors
 from fastloaa.cli.notes import one_line_notes
 
@@ -58,6 +58,7 @@ for command in (
     merge.merge,
     export.export,
     predict.predict,
+    serve.serve,
     attention.attention,
     doctor.doctor,
 ):

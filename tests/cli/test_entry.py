@@ -13,7 +13,19 @@ from fastloaa.cli import app
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.training import TrainingError
 
-COMMANDS = ("download", "recipes", "train", "sweep", "evaluate", "merge", "export", "predict", "attention", "doctor")
+COMMANDS = (
+    "download",
+    "recipes",
+    "train",
+    "sweep",
+    "evaluate",
+    "merge",
+    "export",
+    "predict",
+    "serve",
+    "attention",
+    "doctor",
+)
 
 
 def test_help_lists_the_commands() -> None:

@@ -5,7 +5,7 @@ import torch
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.functional import melscale_fbanks
 
-from fastloaa.audio.mel import htk_filters, kaldi_filters
+from fastloaa.audio.filters import htk_filters, kaldi_filters
 
 SIZES = [(16000, 512, 128), (24000, 1024, 64), (8000, 256, 23), (44100, 2048, 160)]
 
