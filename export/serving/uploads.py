@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
+import anyio
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -38,7 +39,7 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[tuple[Path
             file: Any = NamedTemporaryFile(prefix="fastloaa-")  # noqa: SIM115 (closed below)
         try:
             try:
-                async with asyncio.timeout(limits.upload_seconds):
+                with anyio.fail_after(limits.upload_seconds):
                     name = await _receive(_limited(request, limits.max_bytes), file)
             except TimeoutError as error:
                 raise Refusal(
