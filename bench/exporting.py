@@ -34,7 +34,8 @@ BACKBONES = {"tiny": "deit_tiny_distilled_patch16_224", "base": "deit_base_disti
 def export_bare(model: AST, path: Path) -> None:
     """What there is without this library: log-mel to logits, unchecked."""
     log_mel = torch.zeros(2, model.front_end.frames, model.front_end.mel_bins)
-    with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (log_mel,),

@@ -15,8 +15,9 @@ from fastloaa.audio import FRONT_ENDS, AudioStream, FrontEnd
 from fastloaa.audio.logmel import as_samples, as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.listening import Part, Piece, ahead, answered, parts
-from fastloaa.export.onnx_file import Provider, open_session, optional
+from fastloaa.export.onnx_file import Provider, open_session
 from fastloaa.export.windows import Pool, Pooled, Window, hop_samples, windows
+from fastloaa.extras import optional
 from fastloaa.files import FileError
 from fastloaa.inputs import check_path, whole
 

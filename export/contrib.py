@@ -5,7 +5,7 @@ from typing import Any
 
 from fastloaa.adapters.widened import WidenedAttention
 from fastloaa.backbones import Backbone
-from fastloaa.export.onnx_file import optional
+from fastloaa.extras import optional
 
 
 def fuse(path: Path, backbone: Backbone) -> None:

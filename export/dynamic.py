@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloaa.export.onnx_file import optional
 from fastloaa.export.quantise import block_products, safe_ranges
+from fastloaa.extras import optional
 
 Array = NDArray[Any]
 

@@ -21,11 +21,12 @@ from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.contrib import fuse
 from fastloaa.export.graph import Inference
 from fastloaa.export.merging.merge import MergeError, merge
-from fastloaa.export.onnx_file import TASK, Metadata, optional, restamp
+from fastloaa.export.onnx_file import TASK, Metadata, restamp
 from fastloaa.export.operators import ExportError, check_operators, first_line, lower
 from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
 from fastloaa.export.verify import Report, as_input, as_recording, verify
+from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of

@@ -6,8 +6,8 @@ from typing import Any
 from packaging.version import Version
 
 from fastloaa.errors import FastloaaError
-from fastloaa.export.onnx_file import optional
 from fastloaa.export.opsets import OPSETS
+from fastloaa.extras import optional
 
 # Operators that an onnxruntime of OPSETS lacks although it has the opset: by name and the opset that defined them.
 _LATE = {("QuantizeLinear", 23): "1.24", ("DequantizeLinear", 23): "1.24"}

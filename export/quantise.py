@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloaa.export.onnx_file import optional
+from fastloaa.extras import optional
 from fastloaa.files import writing_temporary
 
 Array = NDArray[np.float32]
