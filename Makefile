@@ -29,9 +29,9 @@ npm: $(VENV)/ready
 	-@$(BIN)/python -c 'from fastloaa.export.bundle.browser import fetch_onnxruntime_web as fetch; fetch("$(VENV)")' 2>&1 | tail -n 1
 
 # NVIDIA's server has packages that exclude ours, so it has an environment of its own.
-$(VENV)/triton/ready: constraints-triton.txt
+$(VENV)/triton/ready: .ci/triton.txt
 	$(PYTHON) -m venv $(VENV)/triton
-	$(VENV)/triton/bin/python -m pip install --quiet --requirement constraints-triton.txt
+	$(VENV)/triton/bin/python -m pip install --quiet --requirement .ci/triton.txt
 	touch $@
 
 triton: $(VENV)/triton/ready  ## NVIDIA Triton Inference Server from PyPI (450 MB), for its tests
