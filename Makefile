@@ -39,8 +39,9 @@ triton: $(VENV)/triton/ready  ## NVIDIA Triton Inference Server from PyPI (450 M
 demo: $(VENV)/ready npm  ## adapt a vision transformer to sound, export it, use it; DATA=folder for your own recordings
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
+# Files of tests are dealt out to as many processes as there are cores, at most four, of one thread each.
 test: $(VENV)/ready npm  ## all tests, slow ones too
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # The package as it is installed, where kernels/ and export/ have the names that users import.
 WHEEL = rm -rf build/types build/lib && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
