@@ -202,8 +202,8 @@ class Classifier:
         """Raise ArgumentError if the model was trained on spectrograms from files: `probabilities` alone is of use."""
         if self._front_end is not None and self._front_end.reads == "log_mel":
             raise ArgumentError(
-                f"{self._path}: the model was trained on spectrograms from files and cannot read sounds; probabilities(log_mel) takes "
-                "[batch, frames, mel_bins] of the same kind"
+                f"{self._path}: the model was trained on spectrograms from files and cannot read sounds; "
+                "probabilities(log_mel) takes [batch, frames, mel_bins] of the same kind"
             )
 
     def named(
