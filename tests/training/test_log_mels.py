@@ -87,10 +87,13 @@ def test_the_command_line_trains_evaluates_and_exports(folder: Path, run: Path, 
     for command, line in {
         f"export {run} --bundle {tmp_path / 'bundle'}": "a bundle's model reads waveforms",
         f"predict {path} {write_tone(tmp_path / 'tone.wav')}": "cannot read sounds",
+        f"predict {path} {tmp_path / 'tone.wav'} --out {tmp_path / 'table.csv'}": "cannot read sounds",
+        f"export {run} {tmp_path / 'int8.onnx'} --precision int8 --calibration {tmp_path}": "no log-mels",
         f"attention {run} {tmp_path / 'tone.wav'} {tmp_path / 'x.png'}": "was trained on spectrograms from files",
     }.items():
         shown = CliRunner().invoke(app, command.split())
         assert line in " ".join(f"{shown.output} {shown.exception}".replace("│", " ").split())
+    assert not list(tmp_path.glob("table.csv*"))
     with pytest.raises(ValueError, match=r"give waveform=False \(--log-mel\)"):
         to_onnx(model, tmp_path / "other.onnx")
 
