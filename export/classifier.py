@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, AudioStream, FrontEnd
+from fastloaa.audio import FRONT_ENDS, AudioError, AudioStream, FrontEnd
 from fastloaa.audio.logmel import as_samples, as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.export.listening import Part, Piece, ahead, answered, parts
 from fastloaa.export.onnx_file import Provider, open_session
-from fastloaa.export.windows import Pool, Pooled, Window, hop_samples, windows
+from fastloaa.export.windows import NOT_A_NUMBER, Pool, Pooled, Window, hop_samples, windows
 from fastloaa.extras import optional
 from fastloaa.files import FileError
 from fastloaa.inputs import check_path, whole
@@ -70,6 +70,7 @@ class Classifier:
             available = optional("onnxruntime").get_available_providers()
             providers = [p for p in _PREFERRED if (p if isinstance(p, str) else p[0]) in available]
         self._session, self.metadata = open_session(path, providers)
+        self._path = path
         try:
             config = self.metadata.front_end()
             kind = self.metadata.front_end_kind or FrontEnd.kind
@@ -136,7 +137,7 @@ class Classifier:
                 pool, workers below 0.
             ArgumentTypeError: no paths.
         """
-        self._check_hears()
+        self.check_hears()
         batch_size, workers = whole("batch_size", batch_size), whole("workers", workers, 0)
         name = self._naming(top, threshold)
         if isinstance(paths, str | PathLike):
@@ -176,11 +177,12 @@ class Classifier:
             The windows, by their start.
 
         Raises:
-            AudioError: the file cannot be read, or only to some place, when reading gets there.
-            ArgumentError: no samples or none that are finite, when they come; batch_size below 1, or a hop that is not
-                above 0.
+            AudioError: the file cannot be read, or only to some place, or has samples so large that the answer is NaN,
+                when reading gets there.
+            ArgumentError: no samples, or some that are not finite or as large, when they come; batch_size below 1, or a
+                hop that is not above 0.
         """
-        self._check_hears()
+        self.check_hears()
         step = hop_samples(hop, self._samples, self._sample_rate)
         given = batch_size if batch_size is None else whole("batch_size", batch_size)
         blocks: Iterable[Any]
@@ -196,11 +198,12 @@ class Classifier:
             )
         return self._windows(blocks, step, given or default)
 
-    def _check_hears(self) -> None:
+    def check_hears(self) -> None:
+        """Raise ArgumentError if the model was trained on spectrograms from files: `probabilities` alone is of use."""
         if self._front_end is not None and self._front_end.reads == "log_mel":
             raise ArgumentError(
-                "the model was trained on spectrograms from files and cannot read sounds; probabilities(log_mel) takes "
-                "[batch, frames, mel_bins] of the same kind"
+                f"{self._path}: the model was trained on spectrograms from files and cannot read sounds; "
+                "probabilities(log_mel) takes [batch, frames, mel_bins] of the same kind"
             )
 
     def named(
@@ -247,6 +250,8 @@ class Classifier:
             row = pooled.result()
             if part.error is not None:
                 yield Prediction(part.path, error=part.error)
+            elif row is not None and not np.isfinite(row).all():
+                yield Prediction(part.path, error=f"{part.path}: {NOT_A_NUMBER}")
             elif row is not None:
                 named = name(row)
                 yield Prediction(
@@ -262,6 +267,10 @@ class Classifier:
         for part in answered((Piece(*each) for each in cut), self.probabilities, batch_size):
             if isinstance(part, Piece):
                 start, end = (at / self._sample_rate for at in (part.start, part.start + len(part.waveform)))
+                if not np.isfinite(part.answer).all():
+                    if isinstance(blocks, AudioStream):
+                        raise AudioError(f"{blocks.path}: from {start:g} s on {NOT_A_NUMBER}")
+                    raise ArgumentError(f"from sample number {part.start} on {NOT_A_NUMBER}")
                 yield Window(start, end, part.answer)
 
 

@@ -26,6 +26,8 @@ from fastloaa.errors import ArgumentError
 from fastloaa.inputs import number
 
 Pool = Literal["mean", "max"]
+NOT_A_NUMBER = "the model's answer is not a number; expected samples between -1 and 1, divide them by their full scale"
+"""What is said of a recording whose finite samples are far too large."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,10 +47,12 @@ def create_app(models: Mapping[str, Classifier], limits: Limits | None = None) -
         limits: None: `Limits()`.
 
     Raises:
-        ArgumentError: no models.
+        ArgumentError: no models, or one that cannot read sounds.
     """
     if not models:
         raise ArgumentError("expected at least one model, got none")
+    for classifier in models.values():
+        classifier.check_hears()
     limits = limits or Limits()
     metrics = Metrics()
     served: dict[str, ServedModel] = {}

@@ -17,7 +17,7 @@ from fastloaa.export.listening import End, Part, Piece, parts
 from fastloaa.export.serving.batching import Batcher, Row
 from fastloaa.export.serving.limits import Limits, Refusal
 from fastloaa.export.serving.metrics import Metrics
-from fastloaa.export.windows import Pool, Pooled, hop_samples
+from fastloaa.export.windows import NOT_A_NUMBER, Pool, Pooled, hop_samples
 
 _SHORTEST_HOP = 0.1  # windows
 
@@ -101,11 +101,7 @@ class ServedModel:
                     piece, answer = waiting.popleft()
                     row = await answer
                     if not np.isfinite(row).all():
-                        raise Refusal(
-                            422,
-                            f"{name}: the model's answer is not a number; expected samples between -1 and 1, divide "
-                            f"them by their full scale",
-                        )
+                        raise Refusal(422, f"{name}: {NOT_A_NUMBER}")
                     pooled.add(row)
                     if question.timeline:
                         timeline.append(self._window(piece, row, question))

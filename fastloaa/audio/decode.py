@@ -137,6 +137,7 @@ class AudioStream(Iterator[Tensor]):
             None: a pipe is read to its end first.
 
     Attributes:
+        path: as a Path.
         seconds: how much has been decoded; at the end, how long the sound is.
 
     Yields:
@@ -151,7 +152,7 @@ class AudioStream(Iterator[Tensor]):
     """
 
     def __init__(self, path: str | PathLike[str], sample_rate: int = 16000, live: float | None = None) -> None:
-        self._path, self._rate = _checked(path, sample_rate)
+        self.path, self._rate = _checked(path, sample_rate)
         self._live = live
         self.seconds = 0.0
         self._blocks = self._decoded()
@@ -164,9 +165,9 @@ class AudioStream(Iterator[Tensor]):
         self._blocks.close()
 
     def _decoded(self) -> Generator[Tensor, None, None]:
-        with _opened(self._path, live=self._live is not None) as sound:
+        with _opened(self.path, live=self._live is not None) as sound:
             if sound.note:
-                warnings.warn(f"{self._path}: {sound.note}", AudioWarning, stacklevel=2)
+                warnings.warn(f"{self.path}: {sound.note}", AudioWarning, stacklevel=2)
             yield from resampled_blocks(self._counted(sound), sound.rate, self._rate)
             if not self.seconds:
                 raise Unreadable(_NO_SAMPLES)

@@ -42,7 +42,7 @@ def export(
         ),
     ] = DEFAULT,
     embedding: Annotated[
-        bool, typer.Option("--embedding", help="A third output: what the head reads, [batch, dim].")
+        bool, typer.Option("--embedding", help="A third output: what the head reads, a vector for each clip.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Keep a file that agrees with PyTorch on less than 99% of them.")
@@ -152,6 +152,10 @@ def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]"
     paths = log_mels_below(folder, left_out) if stored else sound_files([str(folder)], left_out)
     for line in left_out.lines():
         typer.echo(f"left out: {line}", err=True)
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder}: no log-mels (.npy or .npz) in it; the run was trained on such, not on sounds"
+        )
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:

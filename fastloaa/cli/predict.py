@@ -109,9 +109,9 @@ def predict(
         about = {"model": sha256(model), "top": top, "threshold": threshold, "hop": hop, "pool": pool.value}
         broken = tables.write_table(paths, out, kind, about, classify)
     else:
+        found, broken = classify(paths), 0  # what it refuses, it refuses before a table's head is printed
         write = write_json if kind == "jsonl" else table_writer(paths, classifier.metadata.labels)
-        broken = 0
-        for prediction in progress(classify(paths), len(paths)):
+        for prediction in progress(found, len(paths)):
             write(prediction)
             broken += prediction.error is not None
     if broken:

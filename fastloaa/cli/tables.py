@@ -38,7 +38,7 @@ def write_table(
         paths: of the recordings; one that comes twice has one row.
         form: one of `FORMATS`.
         about: whatever the answers depend on, as JSON: what was begun with something else is not gone on with.
-        predict: the answers of some of the paths, in order.
+        predict: the answers of some of the paths, in order. What it cannot do it refuses when it is called.
 
     Returns:
         How many of the recordings could not be read.
@@ -58,6 +58,7 @@ def write_table(
     partial = out.with_name(f"{out.name}.partial")
     wanted = {str(path): path for path in paths}
     with locked(out, out.with_name(f"{out.name}.lock")):
+        predict(())  # what is refused begins no table
         done = _resumed(partial, about)
         left = [path for name, path in wanted.items() if name not in done]
         count, began = len(wanted) - len(left), time.monotonic()

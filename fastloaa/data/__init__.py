@@ -9,7 +9,7 @@ from fastloaa.data.epic_sounds import load_epic_sounds
 from fastloaa.data.esc50 import load_esc50
 from fastloaa.data.folder import load_folder
 from fastloaa.data.layouts import LAYOUTS, Layout, load_splits
-from fastloaa.data.loader import Batch, BrokenFiles, ClipDataset, Sample, collate
+from fastloaa.data.loader import Batch, BrokenFiles, ClipDataset, Sample, collate, start_worker
 from fastloaa.data.log_mels import are_log_mels, measure_mel_bins
 from fastloaa.data.reading import clip_seconds, read_clip
 from fastloaa.data.speech_commands import load_speech_commands
@@ -49,6 +49,7 @@ __all__ = [
     "load_urbansound8k",
     "measure_mel_bins",
     "read_clip",
+    "start_worker",
     "stratified_split",
     "synthesise_words",
 ]

@@ -1,5 +1,6 @@
 """From clips to batches, past files that cannot be read."""
 
+import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -211,3 +212,11 @@ class BrokenFiles:
         named = list(self.errors)[:3]
         more = f"; and {len(self) - len(named)} more" if len(self) > len(named) else ""
         return f"{len(self)} of {self.total} files could not be read: {'; '.join(named)}{more}"
+
+
+def start_worker(_number: int) -> None:
+    """A DataLoader's `worker_init_fn`: what the process above had left to be collected is not collected here.
+
+    A session of onnxruntime among it would wait for ever for its threads, which a forked process does not have.
+    """
+    gc.freeze()

@@ -8,7 +8,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastloaa.audio import SpectrogramFrontEnd
-from fastloaa.data import BrokenFiles, Clip, ClipDataset, ClipList, DataError, Sample, are_log_mels, collate
+from fastloaa.data import (
+    BrokenFiles,
+    Clip,
+    ClipDataset,
+    ClipList,
+    DataError,
+    Sample,
+    are_log_mels,
+    collate,
+    start_worker,
+)
 from fastloaa.models import AST
 from fastloaa.training.distributed import gather_rows, own_share
 from fastloaa.training.errors import TrainingError
@@ -70,6 +80,7 @@ def evaluation_loader(
         sampler=[(index, place) for index in range(len(dataset)) for place in windows(index)],
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=start_worker,
         persistent_workers=workers > 0,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastloaa.audio import SpecAugment, mixup, noise_and_roll
-from fastloaa.data import Batch, BrokenFiles, ClipDataset, Sample
+from fastloaa.data import Batch, BrokenFiles, ClipDataset, Sample, start_worker
 from fastloaa.models import AST
 from fastloaa.training.checkpoint import (
     Checkpoint,
@@ -102,6 +102,7 @@ class Trainer:
             batch_sampler=self.order,
             num_workers=recipe.workers,
             collate_fn=partial(collate_share, num_classes=model.num_classes),
+            worker_init_fn=start_worker,
             persistent_workers=recipe.workers > 0,
         )
         self.validation, self.test = validation, test

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapters.adapting import trainable_parameters
-from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits
+from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits, start_worker
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -77,7 +77,12 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
         of_all = "" if len(looked_at) == len(training) else f" of {len(training):,}, spread evenly"
         _say(console, f"measuring mean and standard deviation of {len(looked_at)} clips{of_all}")
         batches = DataLoader(
-            training, recipe.batch_size, sampler=looked_at, num_workers=recipe.workers, collate_fn=collate
+            training,
+            recipe.batch_size,
+            sampler=looked_at,
+            num_workers=recipe.workers,
+            collate_fn=collate,
+            worker_init_fn=start_worker,
         )
         shown = track(batches, "measuring", console=console, transient=True, disable=not console.is_terminal)
         config["mean"], config["std"] = measure_normalisation(front_end, shown, len(looked_at))

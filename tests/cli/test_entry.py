@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import fastloaa
@@ -38,6 +39,14 @@ def test_help_lists_the_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_help_shows_all_of_its_text() -> None:
+    """Also what is in [brackets], which typer's help takes for markup."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        shown = "".join(CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"}).stdout.split())
+        for parameter in command.params:
+            assert "".join((parameter.help or "").split()) in shown, f"{name} {parameter.name}"
 
 
 def test_version() -> None:

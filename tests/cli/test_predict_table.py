@@ -191,6 +191,15 @@ def test_what_was_begun_with_something_else(
         assert f"{partial}: damaged; delete it" in str(result.exception)
 
 
+def test_options_that_are_refused_leave_nothing(model: str, folder: Path, tmp_path: Path) -> None:
+    """Neither half a table, which would want the same options again, nor the head of one."""
+    for out in (["--out", tmp_path / "table.csv"], []):
+        result = run(model, folder, "--hop", 0, *out)
+        assert "hop is in seconds from window to window, above 0" in str(result.exception)
+        assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["sounds"]
+
+
 def test_files_that_came_and_went_meanwhile(
     model: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

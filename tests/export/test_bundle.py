@@ -136,6 +136,7 @@ def unusable(folder: Path) -> list[Path]:
     }.items():
         soundfile.write(folder / name, tone, 16000, subtype)
         os.truncate(folder / name, (folder / name).stat().st_size * 2 // 3)
+    soundfile.write(folder / "loud.wav", 1e30 * tone, 16000, subtype="FLOAT")
     (folder / "text.wav").write_text("not a sound")
     (folder / "nothing.wav").touch()
     (folder / "folder.wav").mkdir()
@@ -152,10 +153,10 @@ def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path
     assert result.returncode == 1
     assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {str(sound)}
     *complaints, brief = result.stderr.splitlines()
-    assert len(complaints) == len(files) == 14
+    assert len(complaints) == len(files) == 15
     for file, complaint in zip(files, complaints, strict=True):
         assert complaint.startswith(f"{file}: ")
-    for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2)):
+    for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2), ("not a number", 1)):
         assert sum(word in complaint for complaint in complaints) == files_of_it
     assert brief.startswith(f"{tmp_path / 'brief.wav'}: 398 samples at 16000 Hz; ")  # less than one window of 25 ms
 

@@ -146,6 +146,8 @@ def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """And a word of what is wrong with them."""
     soundfile.write(folder / "nan.wav", np.where(np.arange(9000) == 17, np.nan, 0.1), 16000, subtype="FLOAT")
     yield folder / "nan.wav", "not finite"
+    soundfile.write(folder / "huge.wav", np.full(9000, 1e30), 16000, subtype="FLOAT")
+    yield folder / "huge.wav", "not a number"
     soundfile.write(folder / "short.wav", np.full(399, 0.1), 16000)
     yield folder / "short.wav", "shorter than 25 ms"
     soundfile.write(folder / "cut.wav", noise(9000), 16000)
@@ -282,10 +284,15 @@ def test_node_answers_as_the_session_does(complete: Path) -> None:
     assert {label: float(share) for label, share in rows.items()} == pytest.approx(
         {label: expected[label] for label in named}, abs=1e-4
     )
-    for bad in (b"", np.full(300, 0.1, "<f4").tobytes(), np.array([np.nan] * 5000, "<f4").tobytes()):
+    for bad, complaint in (
+        (b"", "The recording "),
+        (np.full(300, 0.1, "<f4").tobytes(), "The recording "),
+        (np.array([np.nan] * 5000, "<f4").tobytes(), "The recording "),
+        (np.full(5000, 1e30, "<f4").tobytes(), "The model's answer is not a number"),
+    ):
         result = run(input=bad)
-        assert result.returncode == 1
-        assert result.stderr.decode().startswith("classify: The recording ")
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert result.stderr.decode().startswith(f"classify: {complaint}")
         assert len(result.stderr.splitlines()) == 1
 
 

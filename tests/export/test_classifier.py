@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from fastloaa import AST, adapt
 from fastloaa.audio import AudioError, load_audio
-from fastloaa.errors import FastloaaError
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export import Classifier, Prediction, to_onnx
+from fastloaa.export.windows import Pool
 from helpers.small import SMALL, small_ast, wake_adapters
 
 SAMPLES = 10_480  # of 64 frames: 400 + 63 * 160
@@ -191,6 +192,23 @@ def test_what_is_no_recording(onnx_file: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(FastloaaError, match=message):
             list(classifier.timeline(wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_samples_that_are_far_too_large(onnx_file: Path, tmp_path: Path, pool: Pool) -> None:
+    """Finite, but their power is not: no answer, rather than none of the classes."""
+    classifier, samples = Classifier(onnx_file), np.zeros(90_000, np.float32)
+    samples[80_000:] = 1e30
+    soundfile.write(tmp_path / "loud.wav", samples, 16000, subtype="FLOAT")
+    (answer,) = classifier.classify(tmp_path / "loud.wav", pool=pool)
+    assert answer.error is not None
+    assert answer.error.startswith(f"{tmp_path / 'loud.wav'}: the model's answer is not a number; expected")
+    assert answer == Prediction(answer.path, error=answer.error)
+    for sound, error in ((tmp_path / "loud.wav", AudioError), (samples, ArgumentError)):
+        heard = classifier.timeline(sound)
+        assert np.isfinite(next(heard).probabilities).all()
+        with pytest.raises(error, match="the model's answer is not a number"):
+            list(heard)
 
 
 def test_silence_has_an_answer(onnx_file: Path, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastloaa.errors import ArgumentError
-from fastloaa.export import Classifier
+from fastloaa.export import Classifier, to_onnx
 from helpers.full_disk import files_of_at_most
 from helpers.onnx_files import write_listener
+from helpers.small import SMALL, small_ast
 from helpers.sounds import encoded, noise
 
 pytest.importorskip("fastapi")
@@ -222,7 +223,7 @@ class Held:
 
     def __init__(self, classifier: Classifier) -> None:
         self.metadata, self.named = classifier.metadata, classifier.named
-        self._run = classifier.probabilities
+        self._run, self.check_hears = classifier.probabilities, classifier.check_hears
         self.entered, self.go, self.sizes = threading.Event(), threading.Event(), list[int]()
 
     def probabilities(self, rows: Any) -> NDArray[np.float32]:
@@ -294,6 +295,16 @@ def test_no_room_for_the_file(size: int, form: bool, models: dict[str, Classifie
         assert response.status_code == 507
         assert "the server has no room for the recording" in response.json()["error"]
         assert client.post("/predict?model=rooms", content=FILES["silence"]).status_code == 200
+
+
+def test_a_model_of_spectrograms_is_not_served(models: dict[str, Classifier], tmp_path: Path) -> None:
+    """Told at once, not to each request."""
+    model = small_ast(2, front_end="log-mel", backbone_options=SMALL | {"depth": 1})
+    to_onnx(model, tmp_path / "stored.onnx", waveform=False)
+    with pytest.raises(
+        ArgumentError, match=r"stored\.onnx: the model was trained on spectrograms .* cannot read sounds"
+    ):
+        create_app(models | {"stored": Classifier(tmp_path / "stored.onnx")})
 
 
 class Counting(Batcher):

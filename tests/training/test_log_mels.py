@@ -1,6 +1,8 @@
 """Spectrograms from files train like recordings: discovery, statistics, training, evaluation, export, and refusals."""
 
+import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +89,44 @@ def test_the_command_line_trains_evaluates_and_exports(folder: Path, run: Path, 
     for command, line in {
         f"export {run} --bundle {tmp_path / 'bundle'}": "a bundle's model reads waveforms",
         f"predict {path} {write_tone(tmp_path / 'tone.wav')}": "cannot read sounds",
+        f"predict {path} {tmp_path / 'tone.wav'} --out {tmp_path / 'table.csv'}": "cannot read sounds",
+        f"export {run} {tmp_path / 'int8.onnx'} --precision int8 --calibration {tmp_path}": "no log-mels",
         f"attention {run} {tmp_path / 'tone.wav'} {tmp_path / 'x.png'}": "was trained on spectrograms from files",
     }.items():
         shown = CliRunner().invoke(app, command.split())
         assert line in " ".join(f"{shown.output} {shown.exception}".replace("│", " ").split())
+    assert not list(tmp_path.glob("table.csv*"))
     with pytest.raises(ValueError, match=r"give waveform=False \(--log-mel\)"):
         to_onnx(model, tmp_path / "other.onnx")
+
+
+def test_workers_collect_nothing_of_the_process_above(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of onnxruntime among it would wait there for threads that are not there: training hung."""
+
+    class Left:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            (tmp_path / f"collected in {os.getpid()}").touch()
+
+    def collecting(*arguments: Any, **options: Any) -> torch.Tensor:
+        gc.collect()
+        (tmp_path / f"read in {os.getpid()}").touch()
+        return read_clip(*arguments, **options)
+
+    monkeypatch.setattr("fastloaa.data.loader.read_clip", collecting)
+    gc.disable()
+    try:
+        Left()
+        train(small_recipe(folder, epochs=1, workers=1, frames=32, mel_bins=BINS), tmp_path / "run", console=QUIET)
+    finally:
+        gc.enable()
+    assert len(list(tmp_path.glob("read in *"))) >= 4  # those that measure, train, validate and test
+    gc.collect()
+    assert [path.name for path in tmp_path.glob("collected in *")] == [f"collected in {os.getpid()}"]
 
 
 def test_a_table_of_them(folder: Path, tmp_path: Path) -> None:

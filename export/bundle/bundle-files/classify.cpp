@@ -69,6 +69,9 @@ int classify(const char* modelPath, const char* labelsPath) {
         for (size_t i = 0; i < labels.size(); ++i) mean[i] += probabilities[i] / static_cast<double>(starts.size());
     }
 
+    if (!std::all_of(mean.begin(), mean.end(), [](double share) { return std::isfinite(share); }))
+        return refuse("the model's answer is not a number; divide the samples by their full scale, to -1 to 1");
+
     const bool several = property(session, "multi_label") == "true";
     const double least = several ? kThreshold : *std::max_element(mean.begin(), mean.end());
     for (size_t i = 0; i < labels.size(); ++i)

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
 
 import * as ort from "./web/onnxruntime/ort.wasm.bundle.min.mjs";
-import { checked, windows } from "./web/windows.js";
+import { answered, checked, windows } from "./web/windows.js";
 
 process.on("uncaughtException", ({ message }) => {
   console.error(`classify: ${message}`);
@@ -24,7 +24,7 @@ for (const { start, stop } of heard) {
   const window = samples.slice(start, stop);
   const waveform = new ort.Tensor("float32", window, [1, window.length]); // [batch, samples]
   const { probabilities } = await session.run({ waveform }, ["probabilities"]);
-  probabilities.data.forEach((probability, index) => (mean[index] += probability / heard.length));
+  answered(probabilities.data).forEach((probability, index) => (mean[index] += probability / heard.length));
 }
 const best = [...mean.keys()].sort((a, b) => mean[b] - mean[a]);
 const named = about.multi_label ? best.filter((index) => mean[index] >= about.threshold) : best.slice(0, about.top);

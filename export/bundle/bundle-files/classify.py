@@ -128,7 +128,10 @@ def classify(session: onnxruntime.InferenceSession, path: str) -> np.ndarray:
             session.run(["probabilities"], {"waveform": window[np.newaxis]})[0][0]  # [batch, samples]
             for window in windows(resampled(mono(sound), sound.samplerate))
         ]
-    return np.stack(answers).mean(axis=0, dtype=np.float64)
+    mean = np.stack(answers).mean(axis=0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise ValueError("the model's answer is not a number; divide the samples by their full scale, to -1 to 1")
+    return mean
 
 
 def main(paths: list[str]) -> bool:

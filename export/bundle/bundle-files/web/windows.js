@@ -29,3 +29,14 @@ export function checked(samples, { shortest, sample_rate }) {
   }
   return samples;
 }
+
+/**
+ * The probabilities, if they are numbers: of samples that are far too large they are not.
+ *
+ * @param {Float32Array} probabilities
+ * @throws {Error} says what to do
+ */
+export function answered(probabilities) {
+  if (probabilities.every(Number.isFinite)) return probabilities;
+  throw new Error("The model's answer is not a number; divide the recording's samples by their full scale, to -1 to 1.");
+}

@@ -1,5 +1,6 @@
 // The model, in a thread of its own: the page stays responsive while it listens.
 import * as ort from "./onnxruntime/ort.wasm.bundle.min.mjs";
+import { answered } from "./windows.js";
 
 ort.env.wasm.numThreads = 1; // threads would need headers that a plain file server does not send
 ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
@@ -29,7 +30,7 @@ onmessage = async ({ data: { id, samples } }) => {
   try {
     const waveform = new ort.Tensor("float32", samples, [1, samples.length]); // [batch, samples]
     const { probabilities } = await (await session).run({ waveform }, ["probabilities"]);
-    postMessage({ id, probabilities: probabilities.data });
+    postMessage({ id, probabilities: answered(probabilities.data) });
   } catch (error) {
     postMessage({ id, error: error.message });
   }
