@@ -164,7 +164,7 @@ def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for task in ("birds", "speech"):
         save_adapter(adapted[task], tmp_path / f"{task}.safetensors")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"model": copy.deepcopy(plain), "log_mel": x}
+    names: dict[str, Any] = {"backbone": copy.deepcopy(plain), "log_mel": x}
     exec(code, names)
     rows = [(adapted[task] if task else plain)(x)[row] for row, task in enumerate(["birds", "speech", "birds", None])]
     torch.testing.assert_close(names["logits"], torch.stack(rows))

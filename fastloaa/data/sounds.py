@@ -86,7 +86,7 @@ def _names_below(root: Path, left_out: LeftOut, is_one: Callable[[str], bool]) -
     """The files whose names are of one kind."""
     found: list[str] = []
     for folder, entries in _walk(root, left_out):
-        before = os.path.join(folder, "")  # noqa: PTH118
+        before = "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118 (as Path joins: no "./")
         for entry in entries:
             ours = is_one(entry.name)
             if ours and _is_file(entry):
