@@ -81,10 +81,8 @@ def loaa_forward_kernel(
     o_up = hidden_row * stride_up_row + tap * stride_up_tap  # [KP]
     p_out, o_out = p_out + first * D, number * D
     if BLOCK:
-        p_block, o_block = (
-            p_block + first_clip * stride_block_clip,
-            clip * stride_block_clip + token * stride_block_token,
-        )
+        p_block += first_clip * stride_block_clip
+        o_block = clip * stride_block_clip + token * stride_block_token
     if SKIP:
         p_skip += first_clip * stride_skip_clip
         o_skip = clip * stride_skip_clip + token * stride_skip_token

@@ -123,8 +123,8 @@ def locate(
 ):
     """The tokens of program `pid`: clip and token number, place in the window, which exist, which are its own.
 
-    Clips are counted from the program's first, so that offsets within a program are 32-bit numbers, which cost a third
-    of the instructions; where its clips may lie 2 ** 31 elements apart, LONG makes them 64-bit ones.
+    Clips are counted from the program's first, so that offsets within a program are 32-bit numbers, whose products take
+    one instruction and not three; where its clips may lie 2 ** 31 elements apart, LONG makes them 64-bit ones.
 
     Returns:
         (first_clip int64, clip [BT], token [BT], place [BT], begin, end of the places that exist, m_exists [BT],

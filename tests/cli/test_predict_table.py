@@ -78,7 +78,7 @@ def in_csv(path: Path) -> list[tuple[Any, ...]]:
 
 
 def in_parquet(path: Path) -> list[tuple[Any, ...]]:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pip install 'fastloaa[parquet]'")
     return [
         (
             row["file"],

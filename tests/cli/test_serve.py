@@ -19,7 +19,7 @@ from fastloaa.export import Classifier
 from helpers.onnx_files import write_listener
 from helpers.sounds import encoded, noise
 
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi", reason="needs pip install 'fastloaa[serve]'")
 
 LABELS = ("dog", "crow", "frog")
 

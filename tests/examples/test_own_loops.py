@@ -59,7 +59,7 @@ def test_three_tasks_share_a_backbone(sounds: Path, tmp_path: Path, monkeypatch:
 def test_the_notebook_runs(sounds: Path, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="needs pip install nbclient ipykernel")
     pytest.importorskip("ipykernel", reason="needs pip install nbclient ipykernel")
-    nbformat = pytest.importorskip("nbformat")
+    nbformat = pytest.importorskip("nbformat", reason="needs pip install nbclient ipykernel")
     notebook = nbformat.read(EXAMPLES / "vit_on_sounds.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # none are kept
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]

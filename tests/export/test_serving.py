@@ -23,7 +23,7 @@ from helpers.onnx_files import write_listener
 from helpers.small import SMALL, small_ast
 from helpers.sounds import encoded, noise
 
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi", reason="needs pip install 'fastloaa[serve]'")
 from starlette.testclient import TestClient
 
 from fastloaa.export.serving.app import create_app
