@@ -19,7 +19,7 @@ from rich.table import Table
 from sass import read
 
 from fastloaa.adapters.loaa import KERNELS as SHAPES
-from fastloaa.kernels import configs, prepare
+from fastloaa.kernels import configs, tile_launch
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, Sample, WidenedSample, compile_launch, instructions
 
@@ -44,9 +44,9 @@ def work(capability: int, dim: int) -> Iterator[Work]:
         for name, dtype in DTYPES.items():
             for rank, shape in ADAPTERS:
                 sample, size = Sample(kernel, dtype, rank, SHAPES[shape], dim), SHAPES[shape]
-                part = slice(0, rank) if kernel == "weight_grad" else prepare.parts(kernel, sample.weights[0])[-1]
+                part = slice(0, rank) if kernel == "weight_grad" else tile_launch.parts(kernel, sample.weights[0])[-1]
                 taps, rows = max(size), part.stop - part.start
-                columns = prepare.columns(rows, taps)
+                columns = tile_launch.columns(rows, taps)
                 chosen = configs.settings(kernel, capability, dtype.itemsize, dtype.itemsize, columns, taps, rows)[0]
                 yield Work(kernel, name, rank, size, sample.launch(chosen, part))
     for name, dtype in DTYPES.items():

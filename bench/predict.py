@@ -36,8 +36,8 @@ from torch import Tensor
 from traffic_model import name_of, tensors, tile_rows, tile_traffic
 
 from fastloaa.adapters.loaa import KERNELS
+from fastloaa.kernels import chip
 from fastloaa.kernels import launch as launching
-from fastloaa.kernels import prepare
 from fastloaa.kernels.call import Call
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.resources import CHIPS, WidenedSample, compile_launch, instructions
@@ -54,8 +54,8 @@ def recorded(gpu: Gpu) -> Iterator[list[Launch]]:
     launches: list[Launch] = []
     with (
         patch.object(Launch, "run", lambda launch: launches.append(launch)),
-        patch.object(prepare, "capability", lambda _: gpu.capability),
-        patch.object(prepare, "multiprocessors", lambda _: gpu.processors),
+        patch.object(chip, "capability", lambda _: gpu.capability),
+        patch.object(chip, "multiprocessors", lambda _: gpu.processors),
     ):
         yield launches
 

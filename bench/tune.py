@@ -25,9 +25,9 @@ from timing import describe, in_turns, machine
 
 from fastloaa.files import write_json
 from fastloaa.kernels import configs
+from fastloaa.kernels.chip import capability
 from fastloaa.kernels.configs import Key, Setting
 from fastloaa.kernels.launchable import Launch
-from fastloaa.kernels.prepare import capability
 from fastloaa.kernels.resources import CHIPS, Sample, compile_launch
 
 TILE = [Setting(*s) for s in itertools.product((32, 64, 128, 256), (16, 32, 64, 128), (4, 8, 16), (2, 3, 4))]

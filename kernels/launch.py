@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import chip, tile_launch, weight_grad_launch
 from fastloaa.kernels.call import Call, channels_last_like, result_dtype
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.plan import Plan
@@ -84,12 +84,12 @@ def _memo(call: Call) -> Memo:
 def _forward(call: Call, out: Tensor, pre: Tensor | None) -> list[Launch]:
     down_bias, up_bias, mask = _dense(call.down_bias), _dense(call.up_bias), _dense(call.mask)
     block_out, skip, geometry = call.block_out, call.skip, geometry_of(call)
-    parts, launches = prepare.parts("forward", call.down), []
+    parts, launches = tile_launch.parts("forward", call.down), []
     for part in parts:
         # Sums of several launches pass through float32; the summands and the output bias join the first.
         target = out if part is parts[-1] else torch.empty(out.shape, dtype=torch.float32, device=out.device)
         launches.append(
-            prepare.forward(
+            tile_launch.forward(
                 call.x,
                 call.down,
                 call.up,
@@ -154,7 +154,7 @@ def backward(
     if need_down or need_up:
         more, partial = _partial_sums(call, dy, hidden, d_pre, need_down, need_up)
         alone = alone and len(more) == 1
-        launches += [*more, prepare.weight_sum(partial, d_down, d_up)]
+        launches += [*more, weight_grad_launch.weight_sum(partial, d_down, d_up)]
         launches[-1].run()
     if alone and _all_dense(call) and x.device.type != "meta":
         kept = _BackwardPlan(tuple(map(Plan, launches)), None if partial is None else partial.shape)
@@ -164,14 +164,14 @@ def backward(
 
 def _input_grad(call: Call, dy: Tensor, pre: Tensor, d_pre: Tensor, hidden: Tensor, dx: Tensor | None) -> list[Launch]:
     """Fill d_pre, the hidden rows and dx; dx of several launches passes through float32, as in the forward."""
-    parts, launches = prepare.parts("input_grad", call.down), []
+    parts, launches = tile_launch.parts("input_grad", call.down), []
     mask, geometry = _dense(call.mask), geometry_of(call)
     partial = target = None
     for part in parts:
         if dx is not None:
             target = dx if part is parts[-1] else torch.empty(dx.shape, dtype=torch.float32, device=dx.device)
         launches.append(
-            prepare.input_grad(
+            tile_launch.input_grad(
                 dy,
                 call.down,
                 call.up,
@@ -199,12 +199,12 @@ def _partial_sums(
     x, down = call.x, call.down
     gradients = need_down + need_up
     together = gradients == 1 or dy.dtype == x.dtype
-    split = prepare.Split.of(dy, x, down, gradients if together else 1)
+    split = weight_grad_launch.Split.of(dy, x, down, gradients if together else 1)
     shape = (gradients, split.splits, down.numel() // x.shape[2], x.shape[2])
     partial = torch.empty(shape, dtype=torch.float32, device=x.device)
     wanted = [(partial, need_down, need_up)] if together else [(partial[:1], True, False), (partial[1:], False, True)]
     launches = [
-        prepare.weight_grad(dy, x, down, hidden, d_pre, sums, split, geometry_of(call), for_down, for_up)
+        weight_grad_launch.weight_grad(dy, x, down, hidden, d_pre, sums, split, geometry_of(call), for_down, for_up)
         for sums, for_down, for_up in wanted
         if split.splits
     ]
@@ -219,7 +219,7 @@ def geometry_of(call: Call) -> Geometry:
 
 def _precision(weight: Tensor) -> str | None:
     """What float32 products depend on beside the call: PyTorch's own switch."""
-    return prepare.product_precision(weight.dtype) if weight.dtype == torch.float32 else None
+    return chip.product_precision(weight.dtype) if weight.dtype == torch.float32 else None
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from fastloaa.kernels import prepare, widened_launch
+from fastloaa.kernels import tile_launch, weight_grad_launch, widened_launch
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.interpreted import INTERPRETED
 from fastloaa.kernels.launchable import Launch
@@ -129,17 +129,17 @@ class Sample:
         geometry, scale, activation = self.geometry, 1.0, "gelu"
         if self.kernel == "forward":
             down_bias, up_bias = (self._draw(n) if self.extras else None for n in (self.rank, self.dim))
-            return prepare.forward(
+            return tile_launch.forward(
                 x, down, up, down_bias, up_bias, mask, block_out, skip, out, pre,
                 part, geometry, scale, activation, chosen,
             )  # fmt: skip
         if self.kernel == "input_grad":
-            return prepare.input_grad(
+            return tile_launch.input_grad(
                 x, down, up, mask, pre, d_pre, hidden, None, out, part, geometry, scale, activation, chosen
             )
-        split = prepare.Split.of(out, x, down, 2, chosen)
+        split = weight_grad_launch.Split.of(out, x, down, 2, chosen)
         partial = self._draw(2, split.splits, down.numel() // self.dim, self.dim, dtype=torch.float32)
-        return prepare.weight_grad(out, x, down, hidden, d_pre, partial, split, geometry, True, True)
+        return weight_grad_launch.weight_grad(out, x, down, hidden, d_pre, partial, split, geometry, True, True)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import triton
 from torch import Tensor
 
 from fastloaa.kernels import interpreted
+from fastloaa.kernels.chip import capability
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.elementwise import ACTIVATIONS
 from fastloaa.kernels.launchable import Launch
-from fastloaa.kernels.prepare import capability
 from fastloaa.kernels.tile import Geometry, Lines, Tiling, is_long
 from fastloaa.kernels.widened import widened_activation_kernel
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from fastloaa.kernels import prepare, resources
+from fastloaa.kernels import resources, tile_launch, weight_grad_launch
 from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.elementwise import activate
 from fastloaa.kernels.launchable import Launch
@@ -72,19 +72,21 @@ def small(kernel: str, batch: int, freq: int, time: int) -> Launch:
     geometry, part = Geometry(freq, 2, False), slice(0, rank)
     if kernel == "forward":
         x, block_out, skip, out = wide
-        return prepare.forward(
+        return tile_launch.forward(
             x, down, up, None, None, None, block_out, skip, out, hidden[0], part, geometry, 1.0, "gelu", chosen
         )
     if kernel == "input_grad":
         pre, d_pre, rows = hidden
-        return prepare.input_grad(
+        return tile_launch.input_grad(
             wide[0], down, up, None, pre, d_pre, rows, None, wide[1], part, geometry, 1.0, "gelu", chosen
         )
-    split = prepare.Split.of(wide[0], wide[1], down, 2, chosen)
+    split = weight_grad_launch.Split.of(wide[0], wide[1], down, 2, chosen)
     partial = torch.empty(2, split.splits, 3 * rank, dim, dtype=torch.float32, device="meta")
     if kernel == "weight_grad":
-        return prepare.weight_grad(wide[0], wide[1], down, hidden[1], hidden[2], partial, split, geometry, True, True)
-    return prepare.weight_sum(partial, torch.empty_like(down), torch.empty_like(up))
+        return weight_grad_launch.weight_grad(
+            wide[0], wide[1], down, hidden[1], hidden[2], partial, split, geometry, True, True
+        )
+    return weight_grad_launch.weight_sum(partial, torch.empty_like(down), torch.empty_like(up))
 
 
 @pytest.mark.parametrize("kernel", ["forward", "input_grad", "weight_grad"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastloaa.kernels import configs, launchable, prepare, resources
+from fastloaa.kernels import chip, configs, launchable, resources, tile_launch
 from fastloaa.kernels.configs import Key, Setting
 from fastloaa.kernels.resources import CHIPS, Resources, Sample, WidenedSample
 from fastloaa.kernels.widened_launch import LONGEST_LINE
@@ -220,11 +220,11 @@ def test_every_kernel_has_a_setting_for_any_width(capability: int) -> None:
                     assert tiles[-1] > 2 * 2 * 3 or kernel == "weight_grad", "longer than the halo of seven taps"
 
 
-def tile_launch(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> launchable.Launch:
+def launch_at_8x64(batch: int, processors: int, monkeypatch: pytest.MonkeyPatch) -> launchable.Launch:
     """Of the forward at 8x64 with the setting that is chosen for a batch."""
-    monkeypatch.setattr(prepare, "multiprocessors", lambda device: processors)
+    monkeypatch.setattr(chip, "multiprocessors", lambda device: processors)
     x, (down, up) = torch.empty(batch, 514, 768, dtype=torch.bfloat16, device="meta"), WEIGHTS
-    return prepare.forward(
+    return tile_launch.forward(
         x, down, up, None, None, None, x, x, torch.empty_like(x), None, slice(0, 36), Sample.geometry, 1.0, "gelu"
     )
 
@@ -234,12 +234,12 @@ WEIGHTS = Sample("forward", torch.bfloat16, 36).weights
 
 def test_small_batches_get_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """As large as possible, but nearly every multiprocessor has one."""
-    tiles = [tile_launch(batch, 132, monkeypatch) for batch in (64, 16, 1)]
+    tiles = [launch_at_8x64(batch, 132, monkeypatch) for batch in (64, 16, 1)]
     sizes = [launch.setting.block_tokens for launch in tiles]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3
     assert all(launch.programs[0] >= 0.875 * 132 for launch in tiles[:2])
-    assert tile_launch(1, 4, monkeypatch).setting == tiles[0].setting
+    assert launch_at_8x64(1, 4, monkeypatch).setting == tiles[0].setting
 
 
 @pytest.mark.parametrize("kernel", configs.KERNELS[:2])
@@ -247,12 +247,12 @@ def test_small_batches_get_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_parts_of_wide_adapters_are_aligned(kernel: str, rank: int, size: tuple[int, int], dtype: torch.dtype) -> None:
     """So that the weights of each are read in pieces of 16 bytes; and no part is wider than its class."""
-    parts = prepare.parts(kernel, torch.empty(rank, 16, *size, dtype=dtype, device="meta"))
+    parts = tile_launch.parts(kernel, torch.empty(rank, 16, *size, dtype=dtype, device="meta"))
     assert len(parts) > 1
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rank))
     assert all(part.start % 8 == 0 for part in parts)
     widest = configs.widest(kernel, 90, dtype.itemsize)
-    assert all(prepare.columns(part.stop - part.start, max(size)) <= widest for part in parts)
+    assert all(tile_launch.columns(part.stop - part.start, max(size)) <= widest for part in parts)
 
 
 ROW = {"kernel": "forward", "element_bytes": 2, "wide_bytes": 2, "columns": 128, "median_ms": 0.1}

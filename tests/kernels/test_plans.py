@@ -7,7 +7,7 @@ import torch
 from kernel_cases import DEVICE, Case, check, draw, exact, relative_error, results
 from torch import Tensor
 
-from fastloaa.kernels import launchable, prepare
+from fastloaa.kernels import launchable, tile_launch
 from fastloaa.kernels.remembered import forget
 
 BOUND = 1e-5
@@ -111,8 +111,8 @@ def test_the_switch_for_tf32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gradient_that_is_expanded_is_copied_and_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sum over the output sends back: one number, expanded to all."""
     worked_out: list[str] = []
-    work_out = prepare.input_grad
-    monkeypatch.setattr(prepare, "input_grad", lambda *given: (worked_out.append("once"), work_out(*given))[1])
+    work_out = tile_launch.input_grad
+    monkeypatch.setattr(tile_launch, "input_grad", lambda *given: (worked_out.append("once"), work_out(*given))[1])
     case = Case()
     inputs = case.inputs(torch.float32)
     grad = torch.ones((), device=DEVICE).expand(case.batch, case.tokens, case.dim)

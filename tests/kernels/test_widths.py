@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernel_cases import DTYPES, Case, check, with_dtypes
 
-from fastloaa.kernels import prepare
+from fastloaa.kernels import tile_launch
 
 RANKS = [1, 7, 36, 54, 72, 108, 129, 256]
 
@@ -19,7 +19,7 @@ def test_bottlenecks(rank: int, kernel: tuple[int, int], dtype: torch.dtype) -> 
 def test_several_launches(wide: tuple[tuple[int, int], int], dtype: torch.dtype) -> None:
     kernel, rank = wide
     weight = torch.empty(rank, 16, *kernel, dtype=dtype)
-    parts = prepare.parts("forward", weight)
+    parts = tile_launch.parts("forward", weight)
     assert len(parts) > 1
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rank))
     check(Case(kernel=kernel, rank=rank, batch=1, mask=True, bias=True, scale=0.5), dtype)

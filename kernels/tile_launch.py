@@ -1,6 +1,6 @@
-"""Everything a launch is told, made in one place: to run it, to compile it without a GPU, to time it."""
+"""What a launch of the forward or the input gradient is told: to run it, to compile it without a GPU, to time it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd
 from typing import Any
 
@@ -8,12 +8,12 @@ import torch
 import triton
 from torch import Tensor
 
+from fastloaa.kernels import chip
 from fastloaa.kernels.backward import loaa_input_grad_kernel
 from fastloaa.kernels.configs import Setting, settings, widest
 from fastloaa.kernels.forward import loaa_forward_kernel
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.tile import Geometry, Lines, Tiling, is_long, rows_width
-from fastloaa.kernels.weight_grad import loaa_weight_grad_kernel, loaa_weight_sum_kernel
 
 
 def parts(kernel: str, down: Tensor) -> list[slice]:
@@ -22,7 +22,7 @@ def parts(kernel: str, down: Tensor) -> list[slice]:
     Of several, each begins at a multiple of 8 rows, so that its weights can be read in pieces of 16 bytes.
     """
     rank, _, kf, kt = down.shape
-    columns = widest(kernel, capability(down.device), down.element_size())
+    columns = widest(kernel, chip.capability(down.device), down.element_size())
     rows = min(columns // (kf * kt), columns // 2)
     if rank <= rows:
         return [slice(0, rank)]
@@ -129,117 +129,6 @@ def input_grad(
     )
 
 
-@dataclass(frozen=True)
-class Split:
-    """How the work on the weight gradients is dealt out: token splits x gradients x channel and column blocks."""
-
-    splits: int
-    chunk: int  # tokens of a split
-    block_channels: int
-    block_columns: int
-    setting: Setting
-
-    @classmethod
-    def of(cls, dy: Tensor, x: Tensor, down: Tensor, gradients: int, chosen: Setting | None = None) -> "Split":
-        """One program for every multiprocessor, each with whole blocks of tokens."""
-        rows, dim = x.shape[0] * x.shape[1], x.shape[2]
-        packed_columns = down.numel() // dim
-        if chosen is None:
-            wide_bytes = max(dy.element_size(), x.element_size())
-            taps, chip = packed_columns // down.shape[0], capability(x.device)
-            chosen = settings(
-                "weight_grad", chip, down.element_size(), wide_bytes, packed_columns, taps, down.shape[0]
-            )[0]
-        channels = min(chosen.block_channels, triton.next_power_of_2(dim))
-        block_columns = min(256, max(16, triton.next_power_of_2(packed_columns)))
-        blocks = gradients * triton.cdiv(dim, channels) * triton.cdiv(packed_columns, block_columns)
-        wanted = max(1, multiprocessors(x.device) // blocks)
-        chunk = triton.cdiv(triton.cdiv(rows, wanted), chosen.block_tokens) * chosen.block_tokens
-        return cls(triton.cdiv(rows, chunk) if rows else 0, chunk, channels, block_columns, chosen)
-
-
-def weight_grad(
-    dy: Tensor,
-    x: Tensor,
-    down: Tensor,
-    hidden: Tensor,
-    d_pre: Tensor,
-    partial: Tensor,
-    split: Split,
-    geometry: Geometry,
-    need_down: bool,
-    need_up: bool,
-) -> Launch:
-    """Partial sums [gradients, splits, taps * r, dim] float32 of the wanted gradients, that of `down` first.
-
-    x and dy [batch, tokens, dim] with channels side by side and tokens evenly spaced, across clips as well.
-    """
-    batch, tokens, dim = x.shape
-    rank, _, kf, kt = down.shape
-    lines = geometry.lines(tokens, (kf, kt))
-    return Launch(
-        loaa_weight_grad_kernel,
-        (
-            split.splits,
-            (need_down + need_up) * triton.cdiv(dim, split.block_channels),
-            triton.cdiv(rank * kf * kt, split.block_columns),
-        ),
-        {
-            "p_x": x,
-            "p_dy": dy,
-            "p_hidden": hidden,
-            "p_dpre": d_pre,
-            "p_partial": partial,
-            "stride_x_token": x.stride(1),
-            "stride_dy_token": dy.stride(1),
-            "rows": batch * tokens,
-            "line_length": lines.length,
-            "position_stride": lines.position_stride,
-            "prefix": lines.prefix,
-            "tokens": tokens,
-            "chunk": split.chunk,
-            "D": dim,
-            "R": rank,
-            "TAPS": kf * kt,
-            "BM": split.setting.block_tokens,
-            "BD": split.block_channels,
-            "BC": split.block_columns,
-            "STAGES": split.setting.stages,
-            "DOWN": need_down,
-            "UP": need_up,
-            "PRECISION": product_precision(down.dtype),
-        },
-        split.setting,
-    )
-
-
-def weight_sum(partial: Tensor, d_down: Tensor | None, d_up: Tensor | None) -> Launch:
-    """Add up what `weight_grad` left: into d_down [r, dim, kf, kt] and d_up [dim, r, kf, kt], both channels_last."""
-    gradients, splits, columns, dim = partial.shape
-    weight = d_up if d_down is None else d_down
-    assert weight is not None
-    rank = columns // (weight.shape[2] * weight.shape[3])
-    chosen = Setting(block_tokens=16, block_channels=64, warps=4, stages=1)
-    return Launch(
-        loaa_weight_sum_kernel,
-        (triton.cdiv(columns, chosen.block_tokens), triton.cdiv(dim, chosen.block_channels), gradients),
-        {
-            "p_partial": partial,
-            "p_ddown": d_down,
-            "p_dup": d_up,
-            "splits": splits,
-            "D": dim,
-            "R": rank,
-            "TAPS": columns // rank,
-            "BC": chosen.block_tokens,
-            "BD": chosen.block_channels,
-            "DOWN": d_down is not None,
-            "UP": d_up is not None,
-        },
-        chosen,
-    )
-
-
 def _tile(
     name: str,
     kernel: Any,
@@ -267,9 +156,9 @@ def _tile(
         summand_bytes = sum(summand.element_size() for summand in summands if summand is not None)
         wide_bytes = max(rows.element_size(), triton.cdiv(summand_bytes, 2))
         tried = settings(
-            name, capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps, rank
+            name, chip.capability(rows.device), down.element_size(), wide_bytes, columns(rank, taps), taps, rank
         )
-        chosen = busiest(tried, lines, batch, taps, multiprocessors(rows.device))
+        chosen = busiest(tried, lines, batch, taps, chip.multiprocessors(rows.device))
         if dim <= max(chosen.block_channels, chosen.block_first_channels) and down.dtype == torch.float32:
             # A loop of a single trip is none, and then ptxas spoils addresses of wgmma's float32 operands
             # (docs/kernels.md, "Hazards"). Tiles of 32 tokens are multiplied by other instructions.
@@ -278,7 +167,7 @@ def _tile(
     divisor = dim & -dim  # the largest power of two that divides them
     width = rows_width(rank, padded_columns)
     whole = target is not None and tiling.segments == 1 and width <= dim
-    precision = product_precision(down.dtype)
+    precision = chip.product_precision(down.dtype)
     return Launch(
         kernel,
         (tiling.tiles,),
@@ -350,30 +239,6 @@ def columns(rank: int, taps: int) -> int:
     """By which a launch on `rank` hidden rows finds its setting: packed columns, or twice the rows if that is more."""
     padded_rank, padded_columns = packed(rank, taps)
     return max(padded_columns, 2 * padded_rank)
-
-
-def product_precision(dtype: torch.dtype) -> str:
-    """As tl.dot names it: float32 products follow PyTorch's own TF32 switch, others need no choice."""
-    return "tf32x3" if dtype == torch.float32 and not _allows_tf32() else "tf32"
-
-
-def _allows_tf32() -> bool:
-    matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", None)
-    return matmul.allow_tf32 if precision is None else precision == "tf32"  # the first before torch 2.9
-
-
-def capability(device: torch.device) -> int:
-    """80, 90, ...; under the interpreter, where there is no chip, 90."""
-    if device.type != "cuda":
-        return 90
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
-
-
-def multiprocessors(device: torch.device) -> int:
-    """Of the GPU; under the interpreter a handful."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 
 def _strides(prefix: str, tensor: Tensor | None) -> dict[str, int]:
