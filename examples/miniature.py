@@ -67,7 +67,8 @@ ROWS = {
 }
 
 
-BACKBONES = {"images": tuple(ROWS), "words": tuple(ROWS), "random": ("probe", "parallel", "time-freq", "full")}
+BASELINE = ("probe", "parallel", "time-freq", "full")
+BACKBONES = {"images": tuple(ROWS), "words": BASELINE, "random": BASELINE}
 """What the transformer has seen before, and the methods that start from there."""
 
 
@@ -259,7 +260,7 @@ def page(
         sets = [data for data, of in tables if of == backbone]
         lines += ["", f"From {backbone}, against the same method from random weights, in points:", ""]
         lines += heading("method", *sets)
-        for name in BACKBONES["random"]:
+        for name in BASELINE:
             pairs = [(means[data, backbone][name], means[data, "random"][name]) for data in sets]
             lines.append(cells(ROWS[name].title, *(difference(*pair) for pair in pairs)))
     lines += ["", "Learning rates:", "", *heading("method", *rates)]
