@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -25,6 +24,7 @@ from fastloaa.export.onnx_file import TASK, Metadata, restamp
 from fastloaa.export.operators import ExportError, check_operators, first_line, lower
 from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
+from fastloaa.export.translate import translate
 from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
@@ -242,27 +242,20 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
         # The exporter warns of its own workings, and prints the whole program when it fails.
         with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program = translate(
                 inference,
+                backbone_of(inference.model).blocks,
                 (_example(inference.model, metadata),),
                 input_names=[metadata.input],
                 output_names=list(metadata.outputs),
                 dynamic_shapes=(dynamic,),
                 opset_version=max(metadata.opset, TRACED),
-                dynamo=True,
-                verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ExportError(f"torch.onnx.export cannot translate the model: {first_line(cause)}") from error
-    assert program is not None
-    for node in program.model.graph.all_nodes():
-        scopes = literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        if len(scopes) > 1:
-            node.name = f"{scopes[-2]}/{node.name}"  # e.g. model.backbone.blocks.0.mlp.fc1/...
-        node.metadata_props.clear()  # stack traces, with the paths of this machine
     lower(program.model, metadata.opset)
     program.model.metadata_props.update(metadata.to_props())
     try:
