@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from packaging.version import Version
@@ -26,6 +26,7 @@ from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
 from fastloaa.export.translate import translate
 from fastloaa.export.verify import Report, as_input, as_recording, verify
+from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
@@ -138,15 +139,15 @@ def to_onnx(
             opset=opset,
             embedding=embedding,
         )
-        write_graph(graph, metadata, plain)
+        written = write_graph(graph, metadata, plain)
         if wanted.convert:
-            check_operators(plain, opset)
+            check_operators(written, opset)
             say(f"{precision}, ranges of {len(clips)} recordings" if clips else precision)
             wanted.convert(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
             fuse(temporary, backbone_of(source))
         say("checking the file")
-        needed = check_operators(temporary, opset, contrib)
+        needed = check_operators(temporary if wanted.convert or contrib else written, opset, contrib)
         if needed != metadata.onnxruntime:
             restamp(temporary, replace(metadata, onnxruntime=needed))
         report = verify(temporary, model, clips, tolerance, 0.0 if force else 0.99, progress)
@@ -229,8 +230,11 @@ def _merged(model: nn.Module) -> nn.Module:
         raise ExportError(f"{error}; merged=False (--no-merge) exports them beside their blocks") from error
 
 
-def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
+def write_graph(inference: Inference, metadata: Metadata, path: Path) -> Any:
     """Translate a module and write it with its metadata; nothing is checked.
+
+    Returns:
+        The graph without its weights, see `with_inputs`.
 
     Raises:
         ExportError: it cannot be translated.
@@ -258,10 +262,13 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
         raise ExportError(f"torch.onnx.export cannot translate the model: {first_line(cause)}") from error
     lower(program.model, metadata.opset)
     program.model.metadata_props.update(metadata.to_props())
+    weights = take_weights(program.model)
+    graph = program.model_proto
     try:
-        program.save(path, external_data=False)
+        write_model(graph, weights, path)
     except ValueError as error:
         raise ExportError(f"the ONNX graph cannot be written: {first_line(error)}") from error
+    return with_inputs(graph, [(name, int(each.dtype), each.shape.numpy()) for name, each in weights.items()])
 
 
 def _example(model: nn.Module, metadata: Metadata) -> Tensor:
