@@ -13,7 +13,7 @@ def sharing_copy(module: ModuleT) -> ModuleT:
     # A subclass may hold more than its memory.
     plain = [parameter for parameter in module.parameters() if type(parameter) is nn.Parameter]
     memo = {id(parameter): nn.Parameter(parameter.detach(), requires_grad=False) for parameter in plain}
-    return copy.deepcopy(module, memo).requires_grad_(False).eval()  # type: ignore[arg-type]
+    return copy.deepcopy(module, memo).requires_grad_(False).eval()
 
 
 def unshare(module: nn.Module, other: nn.Module) -> None:
