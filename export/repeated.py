@@ -129,7 +129,7 @@ class Repeated:
         """Nodes in the place of marks, in an `onnx_ir.Graph`.
 
         Raises:
-            NotRepeatedError: the blocks are not called in one way, or what is in one is used by another.
+            NotRepeatedError: the blocks are not called in one way, or some are not found as they were called.
         """
         for number, first in self.likes.items():
             calls = [*self.calls.get(first, [None]), *self.calls.get(number, [None])]
@@ -243,21 +243,21 @@ def _equal(first: object, second: object) -> bool:
 
 
 def _between(graph: Any, entries: list[Any], weights: list[Any], leave: Any) -> list[Any]:
-    """The nodes that give what leaves a block of what enters it and its weights, in order."""
-    computed, body = {*entries, *weights}, []
+    """The nodes that compute what leaves a block from what enters it and its weights, in order."""
+    given, following = {*entries, *weights}, []
     for node in graph:
-        if node is not leave and any(value in computed for value in node.inputs if value is not None):
-            if node.domain == DOMAIN or any(
-                attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()
-            ):
+        if any(value in given for value in node.inputs) and node is not leave:
+            following.append(node)
+            given.update(node.outputs)
+    if leave.inputs[0] not in given:
+        raise NotRepeatedError("a block makes nothing of what it is given")
+    needed, body = {leave.inputs[0]}, []
+    for node in reversed(following):
+        if any(value in needed for value in node.outputs):
+            if node.domain == DOMAIN or any(each.type.name in ("GRAPH", "GRAPHS") for each in node.attributes.values()):
                 raise NotRepeatedError(f"{node.op_type} is in a block")
-            body.append(node)
-            computed.update(node.outputs)
-    inside = {*body, leave}
-    if leave.inputs[0] not in computed or any(
-        value.is_graph_output() or any(use.node not in inside for use in value.uses()) for value in computed
-    ):
-        raise NotRepeatedError("something in a block is used outside")
+            body.insert(0, node)
+            needed.update(node.inputs)
     return body
 
 
@@ -274,7 +274,10 @@ def _copied(body: list[Any], values: dict[Any, Any], path: str, own: str) -> lis
     ir, nodes = optional("onnx_ir"), []
     for node in body:
         renamed = node.name.replace(path, own, 1) if node.name.startswith(path) else f"{own}/{node.name}"
-        outputs = [ir.Value(name=f"{own}/{value.name}", shape=value.shape, type=value.type) for value in node.outputs]
+        outputs = [
+            ir.Value(name=value.name and f"{own}/{value.name}", shape=value.shape, type=value.type)
+            for value in node.outputs
+        ]
         values.update(zip(node.outputs, outputs, strict=True))
         nodes.append(
             ir.Node(

@@ -172,7 +172,7 @@ MODELS: dict[str, tuple[Callable[[], Model], int | None]] = {
     "each twice": (lambda: Twice(*(Block() for _ in range(3))), None),
     "another shape": (lambda: Model(*(Narrowing() for _ in range(3))), None),
     "a model that looks into blocks": (lambda: Inquisitive(*(Block() for _ in range(3))), None),
-    "a model that reads their weights": (lambda: Nosy(*(Block() for _ in range(3))), None),
+    "a model that reads a weight": (lambda: Nosy(*(Block() for _ in range(3))), 1),
 }
 
 
