@@ -251,7 +251,8 @@ def _between(graph: Any, entries: list[Any], weights: list[Any], leave: Any) -> 
             given.update(node.outputs)
     if leave.inputs[0] not in given:
         raise NotRepeatedError("a block makes nothing of what it is given")
-    needed, body = {leave.inputs[0]}, []
+    needed = {leave.inputs[0]}
+    body: list[Any] = []
     for node in reversed(following):
         if any(value in needed for value in node.outputs):
             if node.domain == DOMAIN or any(each.type.name in ("GRAPH", "GRAPHS") for each in node.attributes.values()):
