@@ -3,7 +3,8 @@
 The model is an adapted AST; what `to_onnx` does is to merge it, translate it with its front end, convert it, check the
 file, and compare it with PyTorch in onnxruntime. The bare backbone is the same AST without adapters and front end, by
 torch.onnx.export alone, in the same opset. In turns in one process, each round starting with another one; the time of
-the processor stands beside the wall's, since it hardly depends on what else a machine does.
+the processor stands beside the wall's, since it hardly depends on what else a machine does; with one of PyTorch's
+threads (--threads 1), that is: several wait for each other, busily.
 """
 
 import argparse
@@ -79,9 +80,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=16, help="recordings for fp16 and int8")
     parser.add_argument("--precision", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0: all cores")
     parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
     arguments = parser.parse_args()
 
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     console, cpu = Console(), torch.device("cpu")
     console.print(describe(cpu), soft_wrap=True)
     model = random_model(arguments.depth, BACKBONES[arguments.backbone])

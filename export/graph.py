@@ -1,6 +1,5 @@
 """What an exported file computes, as a PyTorch module."""
 
-import copy
 from typing import Literal, TypeVar
 
 import torch
@@ -14,6 +13,7 @@ from fastloaa.backbones import Backbone, OpenBlock, backbone_of
 from fastloaa.backbones.parts import AttentionParts, attention_parts
 from fastloaa.export.graph_blocks import GraphAttention, GraphLoAA, GraphMlp, ReadOutBlock
 from fastloaa.export.opsets import ATTENTION, DEFAULT
+from fastloaa.export.sharing import sharing_copy
 from fastloaa.models import AST
 from fastloaa.probabilities import Probabilities, probabilities_of, to_probabilities
 
@@ -26,7 +26,7 @@ class Inference(nn.Module):
 
     A row without samples, or with one that is not finite, gives NaN.
 
-    Holds a copy of the model on the CPU in evaluation mode; the model itself is left as it is.
+    Holds a copy of the model on the CPU in evaluation mode, see `plain_copy`; the model itself is left as it is.
 
     Args:
         model: `AST`, or a timm VisionTransformer or Eva; adapted, merged or neither.
@@ -90,8 +90,8 @@ def answers(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain_copy(model: ModelT) -> ModelT:
-    """A float32 copy on the CPU in evaluation mode."""
-    return copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
+    """A float32 copy on the CPU in evaluation mode, in the memory of weights that are float32 on the CPU."""
+    return sharing_copy(model).cpu().float()
 
 
 def _rewrite(backbone: Backbone, adapters: Adapters, operator: bool) -> None:

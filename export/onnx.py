@@ -2,13 +2,12 @@
 
 import time
 import warnings
-from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from packaging.version import Version
@@ -25,7 +24,9 @@ from fastloaa.export.onnx_file import TASK, Metadata, restamp
 from fastloaa.export.operators import ExportError, check_operators, first_line, lower
 from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
+from fastloaa.export.translate import translate
 from fastloaa.export.verify import Report, as_input, as_recording, verify
+from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
@@ -138,15 +139,15 @@ def to_onnx(
             opset=opset,
             embedding=embedding,
         )
-        write_graph(graph, metadata, plain)
+        written = write_graph(graph, metadata, plain)
         if wanted.convert:
-            check_operators(plain, opset)
+            check_operators(written, opset)
             say(f"{precision}, ranges of {len(clips)} recordings" if clips else precision)
             wanted.convert(plain, temporary, [as_input(model, metadata, clip[None]).numpy() for clip in clips])
         if contrib:
             fuse(temporary, backbone_of(source))
         say("checking the file")
-        needed = check_operators(temporary, opset, contrib)
+        needed = check_operators(temporary if wanted.convert or contrib else written, opset, contrib)
         if needed != metadata.onnxruntime:
             restamp(temporary, replace(metadata, onnxruntime=needed))
         report = verify(temporary, model, clips, tolerance, 0.0 if force else 0.99, progress)
@@ -229,8 +230,11 @@ def _merged(model: nn.Module) -> nn.Module:
         raise ExportError(f"{error}; merged=False (--no-merge) exports them beside their blocks") from error
 
 
-def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
+def write_graph(inference: Inference, metadata: Metadata, path: Path) -> Any:
     """Translate a module and write it with its metadata; nothing is checked.
+
+    Returns:
+        The graph without its weights, see `with_inputs`.
 
     Raises:
         ExportError: it cannot be translated.
@@ -242,33 +246,29 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> None:
         # The exporter warns of its own workings, and prints the whole program when it fails.
         with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program = translate(
                 inference,
+                backbone_of(inference.model).blocks,
                 (_example(inference.model, metadata),),
                 input_names=[metadata.input],
                 output_names=list(metadata.outputs),
                 dynamic_shapes=(dynamic,),
                 opset_version=max(metadata.opset, TRACED),
-                dynamo=True,
-                verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ExportError(f"torch.onnx.export cannot translate the model: {first_line(cause)}") from error
-    assert program is not None
-    for node in program.model.graph.all_nodes():
-        scopes = literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        if len(scopes) > 1:
-            node.name = f"{scopes[-2]}/{node.name}"  # e.g. model.backbone.blocks.0.mlp.fc1/...
-        node.metadata_props.clear()  # stack traces, with the paths of this machine
     lower(program.model, metadata.opset)
     program.model.metadata_props.update(metadata.to_props())
+    weights = take_weights(program.model)
+    graph = program.model_proto
     try:
-        program.save(path, external_data=False)
+        write_model(graph, weights, path)
     except ValueError as error:
         raise ExportError(f"the ONNX graph cannot be written: {first_line(error)}") from error
+    return with_inputs(graph, [(name, int(each.dtype), each.shape.numpy()) for name, each in weights.items()])
 
 
 def _example(model: nn.Module, metadata: Metadata) -> Tensor:

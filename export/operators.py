@@ -7,6 +7,7 @@ from packaging.version import Version
 
 from fastloaa.errors import FastloaaError
 from fastloaa.export.opsets import OPSETS
+from fastloaa.export.writing import without_weights
 from fastloaa.extras import optional
 
 # Operators that an onnxruntime of OPSETS lacks although it has the opset: by name and the opset that defined them.
@@ -63,10 +64,11 @@ def _make_fusible(erf: Any) -> None:
         whole.replace_input_with(list(whole.inputs).index(x), half)
 
 
-def check_operators(path: Path, opset: int, contrib: bool = False) -> str:
+def check_operators(model: Any, opset: int, contrib: bool = False) -> str:
     """Is a file valid ONNX, of standard operators, all of the opset that it claims and of no newer file format?
 
     Args:
+        model: a `ModelProto`, or where there is one.
         contrib: operators of com.microsoft are allowed too.
 
     Returns:
@@ -76,11 +78,12 @@ def check_operators(path: Path, opset: int, contrib: bool = False) -> str:
         ExportError: it is not.
     """
     onnx = optional("onnx")
+    if isinstance(model, Path):
+        model = without_weights(onnx.load(model))
     try:
-        onnx.checker.check_model(path, full_check=True)  # an operator that the opset has not is an error
+        onnx.checker.check_model(model, full_check=True)  # an operator that the opset has not is an error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the ONNX graph is not valid in opset {opset}: {first_line(error)}") from error
-    model = onnx.load(path)
     imported = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     if imported.pop("ai.onnx", None) != opset:
         raise ExportError(f"an ONNX graph of another opset than {opset} came out: {model.opset_import}")

@@ -22,6 +22,7 @@ from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, act
 from fastloaa.backbones import AdaptedBlock, backbone_of
 from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
 from fastloaa.errors import ArgumentTypeError, FastloaaError
+from fastloaa.export.sharing import sharing_copy, unshare
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -78,6 +79,7 @@ def merge(model: ModelT) -> ModelT:
     container = type(backbone.blocks)
     holder = container(*blocks) if issubclass(container, nn.Sequential) else container(blocks)
     merged = copy.deepcopy(model, {id(backbone.blocks): holder})
+    unshare(merged, model)
     follow_grid(backbone_of(merged))
     note(merged, adapted=None, merged_from=origin)
     return merged.requires_grad_(False).eval()
@@ -103,7 +105,7 @@ def merged_from(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _merged_block(index: int, block: nn.Module) -> nn.Module:
-    """A block of the class that was adapted with an adapted block's weights, copied."""
+    """A block of the class that was adapted with an adapted block's weights; what is not widened shares its memory."""
     if not isinstance(block, AdaptedBlock):
         raise MergeError(f"block {index} is a {type(block).__name__}; expected one that adapt() made")
     if not block.normed_input:
@@ -111,7 +113,7 @@ def _merged_block(index: int, block: nn.Module) -> nn.Module:
             f"the adapters of block {index} read their block's un-normed input, its Linears the normed one, and a "
             f"LayerNorm is no Linear; only adapters made with normed_input=True can be merged"
         )
-    block, layout = copy.deepcopy(block), block.layout
+    block, layout = sharing_copy(block), block.layout
     if isinstance(block.loaa_attn, LoAA):
         scale = take_scale(block, layout.scale1)
         setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, block.loaa_attn))

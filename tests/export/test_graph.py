@@ -107,6 +107,20 @@ def test_is_a_float32_copy_in_evaluation_mode() -> None:
     assert {module.backend for module in model.modules() if isinstance(module, LoAA)} == {"auto"}
 
 
+def test_weights_are_in_memory_once() -> None:
+    """Where they are float32 on the CPU; half precision is the copy's alone."""
+    model = small_ast()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copy = Inference(model)
+    assert {parameter.data_ptr() for parameter in copy.model.head.parameters()} == {
+        parameter.data_ptr() for parameter in model.head.parameters()
+    }
+    half = Inference(model, half=True)
+    assert next(half.model.backbone.parameters()).dtype == torch.float16
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @torch.no_grad()
 def test_half_precision_leaves_front_end_and_head_alone() -> None:
     model = adapt(small_ast(), bottleneck=4)

@@ -83,6 +83,10 @@ def check_exact(model: Tokens, bound: float = 1e-12, batch: int = 2) -> nn.Modul
     with torch.no_grad():
         assert relative_error(merged(x), expected) < bound
     assert relative_error(merged(x.clone().requires_grad_()).detach(), expected) < bound
+    other = merge(model)
+    for tensor in (*other.parameters(), *other.buffers()):  # whatever becomes of them, they are its own
+        tensor.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     return merged
 
 

@@ -34,6 +34,16 @@ def test_reports_the_largest_difference_of_noise_and_clips(exported: tuple[AST, 
     assert 0 < report.difference < 1e-5
 
 
+def test_clips_of_many_lengths_are_compared_each_with_its_own(exported: tuple[AST, Path]) -> None:
+    """More than PyTorch is given at once."""
+    model, path = exported
+    generator = torch.Generator().manual_seed(3)
+    clips = [level * torch.randn(level * 1500, generator=generator) for level in range(1, 12)]
+    report = verify(path, model, clips)
+    assert (report.recordings, report.agreement) == (11, 1.0)
+    assert 0 < report.difference < 1e-5
+
+
 FIRST_BLOCK = {  # the shape of a weight, and where the adapter's part of it begins
     "attention's down": ((48, 3 * 48 + 16), (slice(None), slice(144, None))),
     "attention's up": ((48 + 16, 48), (slice(48, None), slice(None))),
