@@ -95,13 +95,24 @@ def ask(bundle: Path, sound: Path, folder: Path, *more: str) -> subprocess.Compl
     )
 
 
-@pytest.mark.parametrize("samples", [[], [0.1] * 399, [0.1] * 500 + [np.nan], [np.inf] + [0.1] * 500], ids=len)
-def test_nothing_is_sent_where_there_is_nothing_to_hear(bundle: Path, tmp_path: Path, samples: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("samples", "word"),
+    [
+        ([], ""),  # ffmpeg's own words
+        ([0.1] * 399, "399 samples at 16000 Hz; the model looks at 400 and more"),
+        ([0.1] * 500 + [np.nan], "NaN"),
+        ([np.inf] + [0.1] * 500, "NaN or infinite"),
+    ],
+)
+def test_nothing_is_sent_where_there_is_nothing_to_hear(
+    bundle: Path, tmp_path: Path, samples: list[float], word: str
+) -> None:
     soundfile.write(tmp_path / "sound.wav", np.array(samples), 16000, subtype="FLOAT")
     result = ask(bundle, tmp_path / "sound.wav", tmp_path)
     assert result.returncode != 0
     assert result.stdout == ""
     assert result.stderr
+    assert word in result.stderr
     assert not (tmp_path / "request.json").exists()
 
 
@@ -228,4 +239,7 @@ def test_a_server_says_what_it_does_not_take(server: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         answered(server, request(np.zeros((33, 400), np.float32)))  # more than the largest batch
     assert refused.value.code == 400
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        answered(server, request(np.zeros((1, 399), np.float32)))
+    assert "399 samples at 16000 Hz; the model looks at 400 and more" in refused.value.read().decode()
     assert answered(server, request(np.zeros((1, 400), np.float32)))["logits"].shape == (1, 5)
