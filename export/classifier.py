@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastloaa.audio.logmel import as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
-from fastloaa.export.hearing import Hearing, Stream, front_end_of, refused
+from fastloaa.export.hearing import Hearing, file_of, front_end_of, refused
 from fastloaa.export.listening import Part, Piece, ahead, answered, parts
 from fastloaa.export.onnx_file import Provider, open_session
 from fastloaa.export.windows import Pool, Pooled, Window, hop_samples
@@ -262,7 +262,7 @@ class Classifier:
             if isinstance(part, Piece):
                 start, end = (at / self.hearing.rate for at in (part.start, part.start + len(part.waveform)))
                 if not np.isfinite(part.answer).all():
-                    place = f"{start:g} s" if isinstance(blocks, Stream) else f"sample number {part.start}"
+                    place = f"sample number {part.start}" if file_of(blocks) is None else f"{start:g} s"
                     raise refused(blocks, f"from {place} on {self.hearing.not_a_number}")
                 yield Window(start, end, part.answer)
 

@@ -76,11 +76,11 @@ class Hearing:
         """The windows of a recording, by `fastloaa.export.windows`.
 
         Args:
-            blocks: a stream, or arrays that follow each other.
+            blocks: a stream, or arrays that follow each other; those of a file have its `path`.
             hop: from window to window, in samples.
 
         Raises:
-            AudioError: a stream that cannot be read, or is shorter than `shortest`.
+            AudioError: a file that cannot be read, or is shorter than `shortest`.
             ArgumentError: arrays of another shape or dtype, that hold none or too few samples, or some that are not
                 finite.
         """
@@ -132,9 +132,15 @@ class Hearing:
         return frames.float()
 
 
+def file_of(blocks: Iterable[Any]) -> Path | None:
+    """The file that blocks are of; None: they are somebody's own."""
+    return getattr(blocks, "path", None)
+
+
 def refused(blocks: Iterable[Any], line: str) -> ArgumentError | AudioError:
     """Why a recording has no answer: of a file with its name."""
-    return AudioError(f"{blocks.path}: {line}") if isinstance(blocks, Stream) else ArgumentError(line)
+    path = file_of(blocks)
+    return ArgumentError(line) if path is None else AudioError(f"{path}: {line}")
 
 
 def front_end_of(metadata: Metadata) -> SpectrogramFrontEnd:

@@ -41,11 +41,7 @@ class TimelinePicture:
 
     def listen(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Pass on blocks of samples, `[samples]` (`[frames, mel_bins]`), and note what they sound like."""
-        arrived = _Spectrogram(self._front_end, self._sound)
-        for block in blocks:
-            yield block
-            arrived.add(block)
-        arrived.close()
+        return _Noted(blocks, _Spectrogram(self._front_end, self._sound))
 
     @property
     def is_empty(self) -> bool:
@@ -115,6 +111,24 @@ def _clock(seconds: float, _position: int) -> str:
     """1:23:45 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+class _Noted(Iterator[Tensor]):
+    """Blocks that are passed on, and noted when the next one is asked for; of a file they keep its name."""
+
+    def __init__(self, blocks: Iterable[Tensor], notes: "_Spectrogram") -> None:
+        self.path = getattr(blocks, "path", None)
+        self._blocks = self._passed_on(blocks, notes)
+
+    def __next__(self) -> Tensor:
+        return next(self._blocks)
+
+    @staticmethod
+    def _passed_on(blocks: Iterable[Tensor], notes: "_Spectrogram") -> Iterator[Tensor]:
+        for block in blocks:
+            yield block
+            notes.add(block)
+        notes.close()
 
 
 class _Spectrogram:
