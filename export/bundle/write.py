@@ -7,13 +7,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from fastloaa.audio import StoredLogMel
 from fastloaa.errors import ArgumentError
 from fastloaa.export.bundle.browser import ONNXRUNTIME_WEB, put_onnxruntime_web
 from fastloaa.export.bundle.servers import first_release
-from fastloaa.export.classifier import THRESHOLD, TOP
+from fastloaa.export.classifier import THRESHOLD, TOP, Classifier
 from fastloaa.export.hearing import Hearing
-from fastloaa.export.onnx_file import Metadata, open_session
+from fastloaa.export.onnx_file import Metadata
 from fastloaa.export.windows import hop_samples
 from fastloaa.files import FileError, check_utf8, replacing, write_json
 
@@ -54,15 +53,15 @@ def write_bundle(model: str | Path, folder: str | Path, onnxruntime_web: str | P
     """
     check_utf8(folder)
     folder = Path(folder)
-    session, metadata = open_session(model, ["CPUExecutionProvider"])
-    stored = metadata.front_end_kind == StoredLogMel.kind
+    classifier = Classifier(model, ["CPUExecutionProvider"])
+    metadata, hearing = classifier.metadata, classifier.hearing
+    stored = hearing.mel_bins is not None
     if metadata.input != "waveform" and not stored:
         raise FileError(f"{model}: reads {metadata.input}; servers want waveforms, export it with its front end")
     if stored and onnxruntime_web is not None:
         raise ArgumentError(f"{model}: reads log-mels, and a page hears sounds; leave onnxruntime-web out")
     if any(len(label.splitlines()) > 1 for label in metadata.labels):
         raise FileError(f"{model}: a label holds a line break, so labels.txt cannot name it; export it with labels=")
-    hearing = Hearing.of(metadata)
     about = _about(re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name), metadata, hearing)
     if Path(model).resolve() != (folder / "model.onnx").resolve():
         with replacing(folder / "model.onnx") as temporary:
@@ -76,19 +75,18 @@ def write_bundle(model: str | Path, folder: str | Path, onnxruntime_web: str | P
         _write(folder / "classify.py", _text("log-mels/classify.py"))
         _write(folder / "README.md", _readme("log-mels/", about, metadata))
         return
-    _write(folder / "README.md", _readme("", about, metadata))
     for name in _AS_THEY_ARE:
         _write(folder / name, _text(name))
     (folder / "ask.sh").chmod(0o755)
     for page in (FILES / "web").iterdir():
         _write(folder / "web" / page.name, page.read_text(encoding="utf-8"))
-    outputs = {port.name: port.shape[1] for port in session.get_outputs()}
     for backend, repository in (("onnxruntime", "triton"), ("python", "triton-python")):
         served = folder / repository / about["name"]
         _write(served / "labels.txt", labels)
-        _write(served / "config.pbtxt", _config(about["name"], backend, outputs))
+        _write(served / "config.pbtxt", _config(about["name"], backend, metadata))
     _link(folder / "triton" / about["name"] / "1" / "model.onnx", Path("../../../model.onnx"))
     _write(folder / "triton-python" / about["name"] / "1" / "model.py", _text("triton/model.py"))
+    _write(folder / "README.md", _readme("", about, metadata))
 
 
 def _about(name: str, metadata: Metadata, hearing: Hearing) -> dict[str, Any]:
@@ -112,11 +110,13 @@ def _about(name: str, metadata: Metadata, hearing: Hearing) -> dict[str, Any]:
     }
 
 
-def _config(name: str, backend: str, outputs: dict[str, int]) -> str:
+def _config(name: str, backend: str, metadata: Metadata) -> str:
+    classes = len(metadata.labels)
+    sizes = {"logits": classes, "probabilities": classes, "embedding": metadata.embedding}
     named = [
-        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {size} ]'
+        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {sizes[output]} ]'
         + (' label_filename: "labels.txt" }' if output == "probabilities" else " }")
-        for output, size in outputs.items()
+        for output in metadata.outputs
     ]
     return Template(_text("triton/config.pbtxt")).substitute(
         name=name,

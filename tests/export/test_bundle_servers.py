@@ -22,8 +22,10 @@ import onnxruntime
 import pytest
 import soundfile
 
+from fastloaa.export import to_onnx, write_bundle
 from fastloaa.export.bundle.servers import first_release
 from helpers.bundles import LABELS, program
+from helpers.small import SMALL, small_ast
 from helpers.sounds import noise
 
 
@@ -46,6 +48,16 @@ def test_triton_is_told_what_the_model_says(bundle: Path, repository: str) -> No
     assert {port.shape[0] for port in ports} == {"batch"}
     sizes = [port.shape[1] if isinstance(port.shape[1], int) else -1 for port in ports]
     assert found == [(port.name, str(size)) for port, size in zip(ports, sizes, strict=True)]
+
+
+def test_triton_is_told_of_the_embedding(tmp_path: Path) -> None:
+    model = small_ast(labels=LABELS, backbone_options=SMALL | {"depth": 1})
+    to_onnx(model, tmp_path / "b" / "model.onnx", embedding=True)
+    write_bundle(tmp_path / "b" / "model.onnx", tmp_path / "b")
+    config = (tmp_path / "b" / "triton" / "b" / "config.pbtxt").read_text()
+    assert re.findall(r'name: "(\w+)" data_type: TYPE_FP32 dims: \[ (-?\d+) \]', config)[1:] == [
+        ("logits", "5"), ("probabilities", "5"), ("embedding", "48")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("repository", ["triton", "triton-python"])
