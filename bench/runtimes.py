@@ -73,7 +73,10 @@ class Worker:
             print(json.dumps(command), file=self.process.stdin, flush=True)
             for line in self.process.stdout:
                 if line.startswith("{"):  # what is not is a runtime's own chatter
-                    return json.loads(line)
+                    answer = json.loads(line)
+                    if "error" in answer:  # which may name the file; where it lies is nobody's business
+                        answer["error"] = answer["error"].replace(f"{self.folder.parent}{os.sep}", "")
+                    return answer
         except BrokenPipeError:
             pass
         code = self.process.wait()
@@ -175,9 +178,14 @@ def table(rows: Sequence[dict[str, Any]], precision: str) -> str:
         cells = []
         for opset in opsets:
             row = chosen[provider, opset]
-            cells.append("–" if row["error"] else f"{row['difference']:.0e}, {row['ratio']:.2f}")
+            cells.append("–" if row["error"] else f"{power(row['difference'])}, {row['ratio']:.2f}")
         lines.append(f"| {provider} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def power(difference: float) -> str:
+    """One digit: 0, 3e-4, 1."""
+    return f"{difference:.0e}".replace("e-0", "e-").removesuffix("e+00")
 
 
 def page_part(rows: Sequence[dict[str, Any]], about: dict[str, Any], command: str) -> str:
