@@ -11,8 +11,10 @@ the newest onnxruntime's best.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from timing import describe, save
+from timing import describe, machine, put_into, save
 from torch import nn
 
 from fastloaa import AST, LoAA, adapt
@@ -31,6 +33,7 @@ from fastloaa.export.precisions import PRECISIONS
 
 HERE = Path(__file__).parent
 BACKBONE = HERE.parent / "examples" / "backbones" / "deit_tiny_depth6_tiny_imagenet.safetensors"
+PAGE, PLACE = HERE.parent / "docs" / "deployment.md", "runtimes"
 NEWEST = "onnxruntime"
 RUNTIMES: dict[str, tuple[str, ...]] = {
     **{f"onnxruntime 1.{minor}": (f"onnxruntime==1.{minor}.*", "numpy<2") for minor in (17, 18)},
@@ -70,7 +73,10 @@ class Worker:
             print(json.dumps(command), file=self.process.stdin, flush=True)
             for line in self.process.stdout:
                 if line.startswith("{"):  # what is not is a runtime's own chatter
-                    return json.loads(line)
+                    answer = json.loads(line)
+                    if "error" in answer:  # which may name the file; where it lies is nobody's business
+                        answer["error"] = answer["error"].replace(f"{self.folder.parent}{os.sep}", "")
+                    return answer
         except BrokenPipeError:
             pass
         code = self.process.wait()
@@ -172,9 +178,25 @@ def table(rows: Sequence[dict[str, Any]], precision: str) -> str:
         cells = []
         for opset in opsets:
             row = chosen[provider, opset]
-            cells.append("–" if row["error"] else f"{row['difference']:.0e}, {row['ratio']:.2f}")
+            cells.append("–" if row["error"] else f"{power(row['difference'])}, {row['ratio']:.2f}")
         lines.append(f"| {provider} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def power(difference: float) -> str:
+    """One digit: 0, 3e-4, 1."""
+    return f"{difference:.0e}".replace("e-0", "e-").removesuffix("e+00")
+
+
+def page_part(rows: Sequence[dict[str, Any]], about: dict[str, Any], command: str) -> str:
+    """What stands in the documentation: a table for each precision, and where the figures are from."""
+    tables = [table(rows, precision) for precision in dict.fromkeys(row["dtype"] for row in rows)]
+    source = (
+        f"<sub>`{command}`, {about['date']}, commit {about['commit']}: DeiT-tiny of six blocks (examples/backbones) "
+        f"merged with LoAA, {rows[0]['batch']} clips of 5.1 s, one thread, time of the processor, {about['cpu']}. "
+        "OpenVINO was told to compute in float32, or it takes bfloat16 where the CPU has it.</sub>"
+    )
+    return "\n\n".join([*tables, "\n".join(textwrap.wrap(source, 120, break_on_hyphens=False))]) + "\n"
 
 
 def main() -> None:
@@ -186,7 +208,7 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, default=BACKBONE, help="weights of a DeiT-tiny of six blocks")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--save", action="store_true", help="write the figures to bench/results/")
+    parser.add_argument("--save", action="store_true", help="write to bench/results/, and the tables to the docs")
     arguments = parser.parse_args()
 
     console = Console()
@@ -210,7 +232,7 @@ def main() -> None:
         console.print(f"opset {opset}, {precision}: {found}", soft_wrap=True)
         for name, said in found.items():
             label = f"{name.rpartition(' ')[0] or name} {versions[name]}"
-            about = {
+            asked = {
                 "bench": "runtimes",
                 "provider": label,
                 "batch": arguments.batch,
@@ -218,16 +240,18 @@ def main() -> None:
                 "dtype": precision,
             }
             rows.append(
-                about | {"error": said.get("error"), **{k: said.get(k) for k in ("difference", "best_ms", "ratio")}}
+                asked | {"error": said.get("error"), **{k: said.get(k) for k in ("difference", "best_ms", "ratio")}}
             )
     for worker in workers.values():
         worker.end()
-    for precision in arguments.precision:
-        print(f"\n{table(rows, precision)}")
+    about = machine(torch.device("cpu"))
+    part = page_part(rows, about, shlex.join(["python", "bench/runtimes.py", *sys.argv[1:]]))
+    print(f"\n{part}")
     for reason in dict.fromkeys(f"{row['provider']}: {row['error']}" for row in rows if row["error"]):
         console.print(reason, soft_wrap=True)
     if arguments.save:
         console.print(f"saved to {save('runtimes', torch.device('cpu'), rows)}")
+        put_into(PAGE, PLACE, part)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastloaa.files import write_json
+from fastloaa.files import replacing, write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -208,3 +208,18 @@ def save(bench: str, device: torch.device, rows: Sequence[dict[str, Any]]) -> Pa
 def describe(device: torch.device) -> str:
     """One line for the head of a printed table."""
     return json.dumps(machine(device))
+
+
+def put_into(page: Path, place: str, text: str) -> None:
+    """Write lines between `<!-- place -->` and `<!-- end of place -->` of a page of the documentation.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    begin, end = f"<!-- {place} -->\n", f"<!-- end of {place} -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page}: expected {begin.strip()} and {end.strip()} behind it, a line each")
+    with replacing(page) as temporary:
+        temporary.write_text(f"{before}{begin}{text}{end}{after}")

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, AudioError, AudioStream, FrontEnd
-from fastloaa.audio.logmel import as_samples, as_waveform
+from fastloaa.audio.logmel import as_waveform
 from fastloaa.errors import ArgumentError, ArgumentTypeError
+from fastloaa.export.hearing import Hearing, file_of, front_end_of, refused
 from fastloaa.export.listening import Part, Piece, ahead, answered, parts
 from fastloaa.export.onnx_file import Provider, open_session
-from fastloaa.export.windows import NOT_A_NUMBER, Pool, Pooled, Window, hop_samples, windows
+from fastloaa.export.windows import Pool, Pooled, Window, hop_samples
 from fastloaa.extras import optional
 from fastloaa.files import FileError
 from fastloaa.inputs import check_path, whole
@@ -52,6 +52,13 @@ class Prediction:
 class Classifier:
     """A file that `to_onnx` wrote, in onnxruntime; no code of the model is needed.
 
+    Recordings are sounds. A file of a model that was trained on spectrograms from files hears those instead: `.npy` and
+    `.npz` files as of `fastloaa.audio.load_log_mel`, arrays `[frames, mel_bins]` where samples are asked for, none of
+    them normalised. Their seconds count `metadata.sample_rate` frames each, 100 unless the training said otherwise.
+
+    A recording that is shorter than one analysis window (25 ms of AST's front end) is refused: there is nothing in it
+    that the model sees.
+
     Args:
         path: the ONNX file.
         providers: onnxruntime's execution providers, in order of preference; None: CUDA where this build of
@@ -59,6 +66,7 @@ class Classifier:
 
     Attributes:
         metadata: what the file says about itself, a `Metadata` (labels, sample_rate, ...).
+        hearing: what it hears of a recording, a `fastloaa.export.hearing.Hearing`.
 
     Raises:
         FileError: missing, not an ONNX file, not one that `to_onnx` wrote, or one that reads images.
@@ -70,31 +78,26 @@ class Classifier:
             available = optional("onnxruntime").get_available_providers()
             providers = [p for p in _PREFERRED if (p if isinstance(p, str) else p[0]) in available]
         self._session, self.metadata = open_session(path, providers)
-        self._path = path
         try:
-            config = self.metadata.front_end()
-            kind = self.metadata.front_end_kind or FrontEnd.kind
-            if kind not in FRONT_ENDS:
-                raise ArgumentError(
-                    f"made for the front end {kind!r}, expected {' or '.join(FRONT_ENDS)}; export it again"
-                )
-            self._front_end = FRONT_ENDS[kind](**config) if self.metadata.input == "log_mel" else None
+            self.hearing = Hearing.of(self.metadata)
+            self._front_end = front_end_of(self.metadata) if self.metadata.input == "log_mel" else None
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
-        self._sample_rate: int = config["sample_rate"]
-        assert self.metadata.samples is not None  # only files that read images do without
-        self._samples = self.metadata.samples
 
     def probabilities(self, waveform: Tensor) -> NDArray[np.float32]:
         """Waveforms of equal length, [batch, samples] at `metadata.sample_rate` -> float32 [batch, classes].
 
         Args:
-            waveform: floating-point or int16, numpy arrays too.
+            waveform: floating-point or int16, numpy arrays too; of spectrograms [batch, frames, mel_bins].
 
         Raises:
-            ArgumentError: another shape or dtype.
+            ArgumentError: another shape or dtype, or clips that are shorter than one analysis window.
         """
-        x = as_waveform(waveform) if self._front_end is None else self._front_end(waveform)
+        if self.hearing.mel_bins is None:
+            waveform = as_waveform(waveform)
+        x = waveform if self._front_end is None else self._front_end(waveform)
+        if too_short := self.hearing.too_short(np.shape(waveform)[1]):
+            raise ArgumentError(too_short)
         return self._session.run(["probabilities"], {self.metadata.input: x.numpy(force=True).astype(np.float32)})[0]
 
     def classify(
@@ -119,7 +122,8 @@ class Classifier:
         labels (`metadata.multi_label`), all that have at least `THRESHOLD`.
 
         Args:
-            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length; a single one too.
+            paths: whatever `fastloaa.audio.load_audio` decodes, any rate and length from one analysis window on; a
+                single one too.
             batch_size: most windows in one run.
             top: most classes to name, at most all.
             threshold: least probability of a class that is named, from 0 to 1.
@@ -137,7 +141,6 @@ class Classifier:
                 pool, workers below 0.
             ArgumentTypeError: no paths.
         """
-        self.check_hears()
         batch_size, workers = whole("batch_size", batch_size), whole("workers", workers, 0)
         name = self._naming(top, threshold)
         if isinstance(paths, str | PathLike):
@@ -147,10 +150,10 @@ class Classifier:
                 f"expected the paths of sound files, got {type(paths).__name__}; probabilities(waveform) and "
                 f"timeline(samples) take samples"
             )
-        step, pooled = hop_samples(hop, self._samples, self._sample_rate), Pooled(pool)
+        step, pooled = hop_samples(hop, self.hearing.window, self.hearing.rate), Pooled(pool)
 
         def open_parts(path: Path) -> Generator[Part, None, None]:
-            return parts(path, self._sample_rate, self._samples, step)
+            return parts(path, self.hearing, step)
 
         found = ahead(map(_path, paths), open_parts, workers, batch_size)
         return self._predictions(answered(found, self.probabilities, batch_size), pooled, name)
@@ -177,17 +180,16 @@ class Classifier:
             The windows, by their start.
 
         Raises:
-            AudioError: the file cannot be read, or only to some place, or has samples so large that the answer is NaN,
-                when reading gets there.
-            ArgumentError: no samples, or some that are not finite or as large, when they come; batch_size below 1, or a
-                hop that is not above 0.
+            AudioError: the file cannot be read, or only to some place, is shorter than one analysis window, or has
+                samples so large that the answer is NaN, when reading gets there.
+            ArgumentError: no samples or fewer than that, or some that are not finite or as large, when they come;
+                batch_size below 1, or a hop that is not above 0.
         """
-        self.check_hears()
-        step = hop_samples(hop, self._samples, self._sample_rate)
+        step = hop_samples(hop, self.hearing.window, self.hearing.rate)
         given = batch_size if batch_size is None else whole("batch_size", batch_size)
         blocks: Iterable[Any]
         if isinstance(sound, str | PathLike):
-            blocks, default = AudioStream(sound, self._sample_rate), 8
+            blocks, default = self.hearing.open(Path(sound)), 8
         elif hasattr(sound, "shape"):
             blocks, default = [sound], 8
         elif isinstance(sound, Iterable):
@@ -197,14 +199,6 @@ class Classifier:
                 f"expected the path of a sound file, samples or blocks of samples; got {type(sound).__name__}"
             )
         return self._windows(blocks, step, given or default)
-
-    def check_hears(self) -> None:
-        """Raise ArgumentError if the model was trained on spectrograms from files: `probabilities` alone is of use."""
-        if self._front_end is not None and self._front_end.reads == "log_mel":
-            raise ArgumentError(
-                f"{self._path}: the model was trained on spectrograms from files and cannot read sounds; "
-                "probabilities(log_mel) takes [batch, frames, mel_bins] of the same kind"
-            )
 
     def named(
         self, probabilities: NDArray[np.floating[Any]], top: int | None = None, threshold: float | None = None
@@ -251,7 +245,7 @@ class Classifier:
             if part.error is not None:
                 yield Prediction(part.path, error=part.error)
             elif row is not None and not np.isfinite(row).all():
-                yield Prediction(part.path, error=f"{part.path}: {NOT_A_NUMBER}")
+                yield Prediction(part.path, error=f"{part.path}: {self.hearing.not_a_number}")
             elif row is not None:
                 named = name(row)
                 yield Prediction(
@@ -263,34 +257,16 @@ class Classifier:
                 )
 
     def _windows(self, blocks: Iterable[Any], hop: int, batch_size: int) -> Iterator[Window]:
-        cut = windows(blocks if isinstance(blocks, AudioStream) else _checked(blocks), self._samples, hop)
+        cut = self.hearing.windows(blocks, hop)
         for part in answered((Piece(*each) for each in cut), self.probabilities, batch_size):
             if isinstance(part, Piece):
-                start, end = (at / self._sample_rate for at in (part.start, part.start + len(part.waveform)))
+                start, end = (at / self.hearing.rate for at in (part.start, part.start + len(part.waveform)))
                 if not np.isfinite(part.answer).all():
-                    if isinstance(blocks, AudioStream):
-                        raise AudioError(f"{blocks.path}: from {start:g} s on {NOT_A_NUMBER}")
-                    raise ArgumentError(f"from sample number {part.start} on {NOT_A_NUMBER}")
+                    place = f"sample number {part.start}" if file_of(blocks) is None else f"{start:g} s"
+                    raise refused(blocks, f"from {place} on {self.hearing.not_a_number}")
                 yield Window(start, end, part.answer)
 
 
 def _path(given: str | PathLike[str]) -> Path:
     check_path(given)
     return Path(given)
-
-
-def _checked(blocks: Iterable[Any]) -> Iterator[Tensor]:
-    """Blocks of samples, float32 `[samples]`; at least one sample in all."""
-    count = 0
-    for block in blocks:
-        samples = as_samples(block).float()
-        if samples.ndim != 1:
-            raise ArgumentError(
-                f"expected samples [samples], or blocks of them, got shape {list(samples.shape)}; average the channels"
-            )
-        if not samples.isfinite().all():
-            raise ArgumentError(f"NaN or infinite samples, among the {len(samples)} from sample number {count} on")
-        count += len(samples)
-        yield samples
-    if not count:
-        raise ArgumentError("no samples, expected at least one")

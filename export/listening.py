@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastloaa.audio import AudioError, AudioStream
-from fastloaa.export.windows import windows
+from fastloaa.audio import AudioError
+from fastloaa.export.hearing import Hearing
 
 _AHEAD = 2  # recordings that are begun for each thread
 
@@ -25,7 +25,7 @@ class Piece:
 
     Args:
         start: number of its first sample.
-        waveform: float32 `[samples]`.
+        waveform: float32 `[samples]`; of a stored spectrogram `[frames, mel_bins]`.
 
     Attributes:
         answer: the probabilities, float32 `[classes]`, of a window that went through `answered`.
@@ -56,15 +56,15 @@ class End:
 Part = Piece | End
 
 
-def parts(path: Path, sample_rate: int, size: int, hop: int) -> Generator[Part, None, None]:
-    """The windows of a sound file, and its end; a file that cannot be read ends with an error."""
-    stream, heard, end = AudioStream(path, sample_rate), 0, 0
+def parts(path: Path, hearing: Hearing, hop: int) -> Generator[Part, None, None]:
+    """The windows of a file, and its end; one that cannot be read, or is too short, ends with an error."""
+    stream, heard, end = hearing.open(path), 0, 0
     try:
-        for start, waveform in windows(stream, size, hop):
+        for start, waveform in hearing.windows(stream, hop):
             heard += start + len(waveform) - max(start, end)
             end = start + len(waveform)
             yield Piece(start, waveform)
-        yield End(path, stream.seconds, stream.seconds if heard == end else heard / sample_rate)
+        yield End(path, stream.seconds, stream.seconds if heard == end else heard / hearing.rate)
     except (AudioError, OSError) as error:
         yield End(path, error=str(error))
     finally:
@@ -115,7 +115,7 @@ def answered(found: Iterable[Part], run: Callable[[Tensor], NDArray[np.float32]]
     """The same parts in the same order, with probabilities; neighbours of one length share a batch.
 
     Args:
-        run: float32 `[batch, samples]` -> float32 `[batch, classes]`.
+        run: the windows of a batch, float32 `[batch, samples]`, -> float32 `[batch, classes]`.
     """
     batch: list[Piece] = []
     waiting: list[Part] = []  # the batch, and the ends that stand between its windows

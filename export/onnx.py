@@ -216,6 +216,7 @@ def metadata_of(
         metadata,
         input="waveform" if waveform else "log_mel",
         samples=model.front_end.samples,
+        shortest=model.front_end.shortest,
         front_end_kind=model.front_end.kind,
         **model.front_end.config(),
     )

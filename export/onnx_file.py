@@ -40,6 +40,8 @@ class Metadata:
         front_end_kind: which front end it is, a name of `fastloaa.audio.FRONT_ENDS`.
         sample_rate, frames, mel_bins, mean, std: its settings.
         samples: how many samples of a waveform fill the frames: the window that the file hears of a longer one.
+        shortest: how many samples fill an analysis window: the file's users refuse what is shorter, of which it sees
+            nothing. None: an older file, which does not say.
         probabilities: what they are of the logits, by the loss of the training: "softmax", or "sigmoid".
         multi_label: a clip may have several of the labels, or none.
     """
@@ -57,6 +59,7 @@ class Metadata:
     mean: float | None = None
     std: float | None = None
     samples: int | None = None
+    shortest: int | None = None
     probabilities: Probabilities = "softmax"  # as files were that do not say
     multi_label: bool = False
     onnxruntime: str | None = None
@@ -120,6 +123,8 @@ def _check_front_end(metadata: Metadata, given: Collection[str]) -> None:
     for name in ("sample_rate", "frames", "mel_bins", "samples"):
         if not (getattr(metadata, name) or 0) >= 1:
             raise ArgumentError(f"{name} is at least 1, got {getattr(metadata, name)}")
+    if metadata.shortest is not None and not 1 <= metadata.shortest <= (metadata.samples or 0):
+        raise ArgumentError(f"shortest is from 1 to samples, {metadata.samples}, got {metadata.shortest}")
     if metadata.mean is None or not (metadata.std or 0) > 0:
         raise ArgumentError(f"mean is a number and std above 0, got {metadata.mean} and {metadata.std}")
 

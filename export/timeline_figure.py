@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastloaa.audio import FRONT_ENDS, FrontEnd, SpectrogramFrontEnd
+from fastloaa.audio import SpectrogramFrontEnd
 from fastloaa.audio.mel import hertz_of_bins, hertz_of_mel, mel_of_hertz
+from fastloaa.export.hearing import front_end_of
 from fastloaa.export.onnx_file import Metadata
 from fastloaa.export.windows import Window
 from fastloaa.figure_text import drawable
@@ -33,18 +34,14 @@ class TimelinePicture:
 
     def __init__(self, metadata: Metadata) -> None:
         self._labels = metadata.labels
-        self._front_end = FRONT_ENDS[metadata.front_end_kind or FrontEnd.kind](**metadata.front_end())
+        self._front_end = front_end_of(metadata)
         self._sound = _Columns(lambda columns: columns.mean(0))
         self._classes = _Columns(lambda columns: columns.max(0))
         self._seconds = 0.0
 
     def listen(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Pass on blocks of samples, `[samples]`, and note what they sound like."""
-        arrived = _Spectrogram(self._front_end, self._sound)
-        for block in blocks:
-            yield block
-            arrived.add(block)
-        arrived.close()
+        """Pass on blocks of samples, `[samples]` (`[frames, mel_bins]`), and note what they sound like."""
+        return _Noted(blocks, _Spectrogram(self._front_end, self._sound))
 
     @property
     def is_empty(self) -> bool:
@@ -83,22 +80,27 @@ class TimelinePicture:
         return figure
 
     def _draw_sound(self, axes: Axes) -> None:
-        axes.set_ylabel("frequency in Hz")
         axes.set_facecolor("0.85")
+        stored = self._front_end.reads == "log_mel"
+        axes.set_ylabel("mel bin" if stored else "frequency in Hz")
         if not len(self._sound):
-            return  # shorter than one frame
-        decibels = self._sound.values() * self._front_end.decibels
-        edges = hertz_of_bins(self._front_end, np.arange(decibels.shape[1] + 1))
-        low, high = np.quantile(decibels, (0.05, 1))
+            return  # stopped before a frame was noted
+        levels = self._sound.values()
+        edges = np.arange(levels.shape[1] + 1)
+        if not stored:  # of others it is not known what their numbers mean
+            levels, edges = levels * self._front_end.decibels, hertz_of_bins(self._front_end, edges)
+        low, high = np.quantile(levels, (0.05, 1))
         mesh = axes.pcolormesh(
-            self._sound.edges(self._seconds), edges, decibels.T, cmap="magma", vmin=low, vmax=high, rasterized=True
+            self._sound.edges(self._seconds), edges, levels.T, cmap="magma", vmin=low, vmax=high, rasterized=True
         )
+        axes.figure.colorbar(mesh, ax=axes, label="log-mel" if stored else "log-mel in dB", extend="min", pad=0.01)
+        if stored:
+            return
         axes.set_yscale("function", functions=(mel_of_hertz, hertz_of_mel))
         axes.set_yticks([tick for tick in _TICKS if tick <= edges[-1]])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylim(*edges[[0, -1]])
-        axes.figure.colorbar(mesh, ax=axes, label="log-mel in dB", extend="min", pad=0.01)
 
 
 _MINUTES_FROM = 180  # seconds
@@ -109,6 +111,24 @@ def _clock(seconds: float, _position: int) -> str:
     """1:23:45 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+class _Noted(Iterator[Tensor]):
+    """Blocks that are passed on, and noted when the next one is asked for; of a file they keep its name."""
+
+    def __init__(self, blocks: Iterable[Tensor], notes: "_Spectrogram") -> None:
+        self.path = getattr(blocks, "path", None)
+        self._blocks = self._passed_on(blocks, notes)
+
+    def __next__(self) -> Tensor:
+        return next(self._blocks)
+
+    @staticmethod
+    def _passed_on(blocks: Iterable[Tensor], notes: "_Spectrogram") -> Iterator[Tensor]:
+        for block in blocks:
+            yield block
+            notes.add(block)
+        notes.close()
 
 
 class _Spectrogram:

@@ -2,7 +2,9 @@
 
 A file hears `samples` samples at its rate, one window, W. Of a recording of n samples at that rate, channels averaged,
 
-- n <= W: it hears one window, all of the recording as it is. Zeros put behind it would change its mean, and so its
+- n < S, the samples of one analysis window (`shortest` in the file's metadata): no frame is full, so there is nothing
+  to hear. It is refused.
+- S <= n <= W: it hears one window, all of the recording as it is. Zeros put behind it would change its mean, and so its
   answer; the graph pads what it has to.
 - n > W: it hears windows of W samples that begin at 0, H, 2H, ... as long as they end within the recording, and if the
   last of these does not end with it, one more, which does, from n - W on. So window i of ceil((n - W) / H) + 1 begins
@@ -26,8 +28,6 @@ from fastloaa.errors import ArgumentError
 from fastloaa.inputs import number
 
 Pool = Literal["mean", "max"]
-NOT_A_NUMBER = "the model's answer is not a number; expected samples between -1 and 1, divide them by their full scale"
-"""What is said of a recording whose finite samples are far too large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,8 @@ def windows(blocks: Iterable[Tensor], size: int, hop: int) -> Iterator[tuple[int
     """Cut a recording into windows while it arrives; of it no more is kept than the next one needs, and the last.
 
     Args:
-        blocks: float `[samples]` each, that follow each other.
+        blocks: float `[samples]` each, that follow each other; of spectrograms `[frames, mel_bins]`, whose frames are
+            what is counted here.
         size: of a window, in samples.
         hop: from window to window, in samples.
 

@@ -202,13 +202,53 @@ def test_runtimes_are_asked_in_processes_of_their_own(monkeypatch: pytest.Monkey
         "dead": runtimes.Worker([sys.executable, "-c", "raise SystemExit(3)"], tmp_path),
     }
     found = runtimes.compare(workers, tmp_path / "relu.onnx", tmp_path / "samples.raw", (2, 4), rounds=1)
-    for worker in workers.values():
-        worker.end()
+    for name in ("not installed", "dead"):
+        workers[name].end()
     assert (found[runtimes.NEWEST]["difference"], found[runtimes.NEWEST]["ratio"]) == (0, 1)
     assert "openvino" in found["not installed"]["error"]
+    refused = workers[runtimes.NEWEST].ask(load=str(tmp_path / "nowhere.onnx"))["error"]
+    workers[runtimes.NEWEST].end()
+    assert f"{tmp_path.name}/nowhere.onnx" in refused
+    assert str(tmp_path.parent) not in refused
     assert found["dead"]["error"] == "the process ended with 3"
     rows = [{"provider": name, "opset": 18, "dtype": "fp32", "error": None, **said} for name, said in found.items()]
     assert [line.count("–") for line in runtimes.table(rows, "fp32").splitlines()] == [0, 0, 0, 1, 1]
+
+
+def test_the_tables_of_runtimes_go_into_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import runtimes
+    import timing
+
+    rows = [
+        {
+            "provider": f"{name} 1",
+            "batch": 2,
+            "opset": opset,
+            "dtype": dtype,
+            "error": None,
+            "difference": 3e-4 * (opset == 17),
+            "ratio": 1,
+        }
+        for dtype in ("fp32", "int8")
+        for opset in (23, 17)
+        for name in ("onnxruntime", "another")
+    ]
+    part = runtimes.page_part(rows, {"date": "today", "commit": "abc1234", "cpu": "a test"}, "python bench/x.py --save")
+    assert [line for line in part.splitlines() if line.startswith("|") and "opset" in line] == [
+        "| fp32 | opset 17 | opset 23 |",
+        "| int8 | opset 17 | opset 23 |",
+    ]
+    assert part.count("| another 1 | 3e-4, 1.00 | 0, 1.00 |") == 2
+    assert "`python bench/x.py --save`, today, commit abc1234" in part
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- here -->\nold\n<!-- end of here -->\nbehind\n")
+    for _ in range(2):  # the marks stay
+        timing.put_into(page, "here", part)
+        assert page.read_text() == f"before\n<!-- here -->\n{part}<!-- end of here -->\nbehind\n"
+    with pytest.raises(ValueError, match="elsewhere"):
+        timing.put_into(page, "elsewhere", part)
+    assert f"<!-- {runtimes.PLACE} -->\n" in runtimes.PAGE.read_text()
 
 
 @pytest.fixture

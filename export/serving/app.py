@@ -51,8 +51,12 @@ def create_app(models: Mapping[str, Classifier], limits: Limits | None = None) -
     """
     if not models:
         raise ArgumentError("expected at least one model, got none")
-    for classifier in models.values():
-        classifier.check_hears()
+    for name, classifier in models.items():
+        if classifier.hearing.mel_bins is not None:
+            raise ArgumentError(
+                f"{name}: the model was trained on spectrograms from files and cannot read sounds; `fastloaa predict` "
+                "answers for such files"
+            )
     limits = limits or Limits()
     metrics = Metrics()
     served: dict[str, ServedModel] = {}

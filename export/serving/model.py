@@ -17,7 +17,7 @@ from fastloaa.export.listening import End, Part, Piece, parts
 from fastloaa.export.serving.batching import Batcher, Row
 from fastloaa.export.serving.limits import Limits, Refusal
 from fastloaa.export.serving.metrics import Metrics
-from fastloaa.export.windows import NOT_A_NUMBER, Pool, Pooled, hop_samples
+from fastloaa.export.windows import Pool, Pooled, hop_samples
 
 _SHORTEST_HOP = 0.1  # windows
 
@@ -50,10 +50,7 @@ class ServedModel:
 
     def __init__(self, name: str, classifier: Classifier, limits: Limits, decoders: Executor, metrics: Metrics) -> None:
         self.name, self._classifier, self._limits, self._decoders = name, classifier, limits, decoders
-        metadata = classifier.metadata
-        assert metadata.sample_rate is not None  # a classifier's file has a front end
-        assert metadata.samples is not None
-        self._rate, self._samples = metadata.sample_rate, metadata.samples
+        self._hearing, self._rate = classifier.hearing, classifier.hearing.rate
         batches, runs = metrics.batches.labels(name), metrics.runs.labels(name)
 
         def told(windows: int, seconds: float) -> None:
@@ -83,9 +80,10 @@ class ServedModel:
             name: what messages call it.
 
         Raises:
-            Refusal: it cannot be read, is too long, or makes the model answer NaN; hops that are too short or long.
+            Refusal: it cannot be read, is too short or too long, or makes the model answer NaN; hops that are too short
+                or long.
         """
-        opened = parts(path, self._rate, self._samples, self._hop(question.hop))
+        opened = parts(path, self._hearing, self._hop(question.hop))
         pooled, timeline = Pooled(question.pool), []
         waiting: deque[tuple[Piece, asyncio.Future[Row]]] = deque()
         end: End | None = None
@@ -101,7 +99,7 @@ class ServedModel:
                     piece, answer = waiting.popleft()
                     row = await answer
                     if not np.isfinite(row).all():
-                        raise Refusal(422, f"{name}: {NOT_A_NUMBER}")
+                        raise Refusal(422, f"{name}: {self._hearing.not_a_number}")
                     pooled.add(row)
                     if question.timeline:
                         timeline.append(self._window(piece, row, question))
@@ -131,14 +129,14 @@ class ServedModel:
 
     def _hop(self, seconds: float | None) -> int:
         """In samples. Shorter ones would make a small file much work, longer ones leave gaps."""
-        window = self._samples / self._rate
+        window = self._hearing.window / self._rate
         if seconds is not None and not _SHORTEST_HOP * window <= seconds <= window:
             raise Refusal(
                 422,
                 f"hop: from {_SHORTEST_HOP * window:g} to {window:g} s, the window of model {self.name!r}; "
                 f"got {seconds:g}",
             )
-        return hop_samples(seconds, self._samples, self._rate)
+        return hop_samples(seconds, self._hearing.window, self._rate)
 
     def _checked(self, end: End, path: Path, name: str) -> End:
         if end.error is not None:

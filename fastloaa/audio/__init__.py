@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the same names as in `_MODULES`, for type checkers and edit
     from fastloaa.audio.augment import SpecAugment, mixup, noise_and_roll
     from fastloaa.audio.decode import AudioError, AudioStream, AudioWarning, load_audio, load_beginning
     from fastloaa.audio.formats import is_readable, is_sound, sound_suffixes
-    from fastloaa.audio.stored import is_log_mel, load_log_mel, log_mel_shape
+    from fastloaa.audio.stored import LogMelStream, is_log_mel, load_log_mel, log_mel_shape
 
 _FRONT_ENDS: tuple[type[SpectrogramFrontEnd], ...] = (
     FrontEnd,
@@ -36,6 +36,7 @@ __all__ = [
     "EpicSoundsFrontEnd",
     "FrontEnd",
     "LogMel",
+    "LogMelStream",
     "SpecAugment",
     "SpectrogramFrontEnd",
     "StoredLogMel",
@@ -56,6 +57,7 @@ _MODULES = {
     "AudioError": "fastloaa.audio.decode",
     "AudioStream": "fastloaa.audio.decode",
     "AudioWarning": "fastloaa.audio.decode",
+    "LogMelStream": "fastloaa.audio.stored",
     "SpecAugment": "fastloaa.audio.augment",
     "is_log_mel": "fastloaa.audio.stored",
     "is_readable": "fastloaa.audio.formats",

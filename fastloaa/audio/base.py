@@ -69,7 +69,10 @@ class SpectrogramFrontEnd(nn.Module, ABC):
 
     @property
     def shortest(self) -> int:
-        """Samples below which no frame is full: one analysis window; one step unless a front end says so."""
+        """Samples below which no frame is full: one analysis window; one step unless a front end says so.
+
+        From 1 to `samples`. Exported files do not answer for less; training has such clips as padding.
+        """
         return self.shift
 
     @property

@@ -72,8 +72,8 @@ class EpicSoundsFrontEnd(SpectrogramFrontEnd, Constants):
 
     @property
     def shortest(self) -> int:
-        """One window of 10 ms."""
-        return self.window
+        """One window of 10 ms; all that is heard, where that is less (one or two frames)."""
+        return min(self.window, self.samples)
 
     @property
     def samples(self) -> int:

@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -15,16 +15,64 @@ from torch import Tensor
 
 from fastloaa.audio.decode import LONGEST, AudioError
 from fastloaa.audio.formats import suffix
+from fastloaa.audio.stored_front_end import LOG_MEL_RATE
 
 LOG_MEL_SUFFIXES = frozenset({".npy", ".npz"})
 MOST_BINS = 256
 """Mel bins of a stored spectrogram are fewer or as many: more are frames, in an array that lies the other way."""
 _NAME = "log_mel"  # of the array in an .npz of several
+_STRETCH = 4096  # frames that are read at a time
 
 
 def is_log_mel(path: str | PathLike[str]) -> bool:
     """Whether a file's name is that of a stored spectrogram; the file itself is not looked at."""
     return suffix(path) in LOG_MEL_SUFFIXES
+
+
+class LogMelStream(Iterator[Tensor]):
+    """A stored spectrogram stretch by stretch, as an `AudioStream` is a sound block by block.
+
+    Of an `.npy` no more than a stretch is in memory, of an `.npz` all of it.
+
+    Args:
+        path: of the file, which is opened when the first stretch is asked for.
+        mel_bins: what it must have.
+        rate: frames a second.
+
+    Attributes:
+        path: as a Path.
+        seconds: how much has been read, by the rate; at the end, how long the spectrogram is.
+
+    Yields:
+        Stretches that follow each other, float32 `[frames, mel_bins]`, frames >= 1.
+
+    Raises:
+        AudioError: another kind of file or number of mel bins, or as of `load_log_mel`, when reading gets there.
+    """
+
+    def __init__(self, path: str | PathLike[str], mel_bins: int, rate: int = LOG_MEL_RATE) -> None:
+        self.path, self._mel_bins, self._rate = Path(path), mel_bins, rate
+        self.seconds = 0.0
+        self._stretches = self._read()
+
+    def __next__(self) -> Tensor:
+        return next(self._stretches)
+
+    def close(self) -> None:
+        """Read no further."""
+        self._stretches.close()
+
+    def _read(self) -> Generator[Tensor, None, None]:
+        if not is_log_mel(self.path):
+            raise AudioError(f"{self.path}: the model reads log-mels (.npy, .npz), as it was trained on, and no sounds")
+        frames, mel_bins = log_mel_shape(self.path)
+        if mel_bins != self._mel_bins:
+            raise AudioError(f"{self.path}: has {mel_bins} mel bins, the model was trained on {self._mel_bins}")
+        step = _STRETCH if suffix(self.path) == ".npy" else frames
+        for first in range(0, frames, step):
+            stretch = load_log_mel(self.path, first, first + step)
+            self.seconds = (first + len(stretch)) / self._rate
+            yield stretch
 
 
 def log_mel_shape(path: str | Path) -> tuple[int, int]:

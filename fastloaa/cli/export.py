@@ -94,17 +94,18 @@ def export(
     if PRECISIONS[precision.value].recordings and calibration is None:
         raise typer.BadParameter(f"{precision.value} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
-    if web is not None:  # before the long work, should it be missing
-        with Console(stderr=True).status("Taking onnxruntime-web"):
-            put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]
     with Console(stderr=True).status("loading the run") as status:  # shows on a terminal only
         trained = load_run(run, weights)
-        if bundle is not None and trained.front_end.reads == "log_mel":
-            raise typer.BadParameter("a bundle's model reads waveforms, this one log-mels; give a file to write")
+        sounds = trained.front_end.reads == "waveform"
+        if web is not None and not sounds:
+            raise typer.BadParameter("a page hears sounds, and the run was trained on log-mels; leave --web out")
+        if web is not None:  # before the long work, should it be missing
+            status.update("taking onnxruntime-web")
+            put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]
         report = to_onnx(
             trained,
             path,
-            waveform=not log_mel and trained.front_end.reads == "waveform",
+            waveform=not log_mel and sounds,
             merged=not no_merge,
             precision=precision.value,
             opset=opset,
@@ -129,7 +130,9 @@ def export(
     print(
         f"largest difference from PyTorch: {report.difference:.1e} (onnxruntime on the CPU, {' and '.join(compared)})"
     )
-    if bundle is not None:
+    if bundle is not None and not sounds:
+        print(f"{bundle}: classify.py takes .npy and .npz; without page, C++, JavaScript and Triton, which take sounds")
+    elif bundle is not None:
         print(f"{bundle}: README.md says how to ask it from Python, C++, JavaScript and curl, and how to serve it")
         page = f"python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(bundle))}"
         if web is not None:
@@ -146,16 +149,12 @@ def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]"
     """
     from fastloaa.audio import AudioError, load_beginning, load_log_mel
     from fastloaa.cli.predict import sound_files
-    from fastloaa.data.sounds import LeftOut, log_mels_below
+    from fastloaa.data.sounds import LeftOut
 
     left_out, stored = LeftOut(), front_end.reads == "log_mel"
-    paths = log_mels_below(folder, left_out) if stored else sound_files([str(folder)], left_out)
+    paths = sound_files([str(folder)], left_out, log_mels=stored)
     for line in left_out.lines():
         typer.echo(f"left out: {line}", err=True)
-    if not paths:
-        raise FileNotFoundError(
-            f"{folder}: no log-mels (.npy or .npz) in it; the run was trained on such, not on sounds"
-        )
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:

@@ -41,7 +41,10 @@ def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file that `fastloaa export` wrote.")],
     files: Annotated[
         list[str],
-        typer.Argument(help="Sound files, folders of them, patterns such as 'sounds/*.ogg', or - for standard input."),
+        typer.Argument(
+            help="Sound files, folders of them, patterns such as 'sounds/*.ogg', or - for standard input; .npy and "
+            ".npz files for a model that was trained on such."
+        ),
     ],
     top: Annotated[
         int | None,
@@ -91,13 +94,12 @@ def predict(
     if form and out is None and not with_times:
         raise ArgumentError("--format goes with --out or --timeline; --json gives a line of JSON for each file")
     kind = _format(out, form, as_json, timeline.FORMATS if with_times else tables.FORMATS)
-    left_out = LeftOut()
-    paths = sound_files(files, left_out)
+    classifier, left_out = Classifier(model), LeftOut()
+    paths = sound_files(files, left_out, log_mels=classifier.hearing.mel_bins is not None)
     if stream and (len(paths) != 1 or paths[0].is_file()):
         raise ArgumentError("--stream hears one pipe: give - for standard input, or the name of a pipe")
     for line in left_out.lines():
         print(f"left out: {line}", file=sys.stderr)
-    classifier = Classifier(model)
 
     def classify(paths: Sequence[Path]) -> "Iterator[Prediction]":
         return classifier.classify(paths, batch_size, top, threshold, hop=hop, pool=pool.value, workers=workers)
@@ -129,39 +131,43 @@ def _format(out: Path | None, form: Format | None, as_json: bool, known: Sequenc
     return found
 
 
-def sound_files(arguments: Sequence[str], left_out: "LeftOut | None" = None) -> list[Path]:
+def sound_files(arguments: Sequence[str], left_out: "LeftOut | None" = None, log_mels: bool = False) -> list[Path]:
     """Files as they are given, folders' sound files at any depth, and patterns that the shell left as they are.
 
     Patterns mean what they mean in a shell: `*` matches no hidden files, and a folder stands for the sounds in it.
 
     Args:
         left_out: is told what is passed over in folders, see `fastloaa.data.sounds.sounds_below`.
+        log_mels: of folders take the stored spectrograms instead, `.npy` and `.npz`.
 
     Raises:
-        FileNotFoundError: a folder without sound files, or a pattern without matches.
+        FileNotFoundError: a folder without such files, or a pattern without matches.
     """
-    from fastloaa.data.sounds import LeftOut, sounds_below
+    from fastloaa.data.sounds import LeftOut, log_mels_below, sounds_below
 
     left_out = LeftOut() if left_out is None else left_out
+    below, kind = (
+        (log_mels_below, "log-mels (.npy or .npz); the model was trained on such, not on sounds")
+        if log_mels
+        else (sounds_below, "sound files (wav, flac, ogg, mp3, ...)")
+    )
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            sounds = sounds_below(path, left_out)
-            if not sounds:
+            clips = below(path, left_out)
+            if not clips:
                 passed_over = "".join(f"; {line}" for line in left_out.lines())
-                raise FileNotFoundError(
-                    f"{argument}: a folder without sound files (wav, flac, ogg, mp3, ...){passed_over}"
-                )
+                raise FileNotFoundError(f"{argument}: a folder without {kind}{passed_over}")
         elif glob.has_magic(argument) and not path.exists():
             matches = sorted(set(map(Path, _matches(argument))))
             if not matches:
                 raise FileNotFoundError(f"{argument}: no file matches this pattern")
-            below = (sounds_below(match, left_out) if match.is_dir() else [match] for match in matches)
-            sounds = list(dict.fromkeys(chain.from_iterable(below)))
+            matched = (below(match, left_out) if match.is_dir() else [match] for match in matches)
+            clips = list(dict.fromkeys(chain.from_iterable(matched)))
         else:
-            sounds = [path]
-        found += sounds
+            clips = [path]
+        found += clips
     return found
 
 

@@ -17,8 +17,8 @@ from fastloaa.text import encodable, printable
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
     from torch import Tensor
 
-    from fastloaa.audio import AudioStream
     from fastloaa.export import Classifier, Window
+    from fastloaa.export.hearing import Stream
 
 PICTURES = ("png", "pdf", "svg")
 FORMATS = ("jsonl", "csv", "txt", *PICTURES)
@@ -45,14 +45,10 @@ class Listener:
     threshold: float | None
     live: bool
 
-    def open(self, path: Path) -> "AudioStream":
+    def open(self, path: Path) -> "Stream":
         """A recording, block by block."""
-        from fastloaa.audio import AudioStream
-
-        metadata = self.classifier.metadata
-        assert metadata.sample_rate is not None  # a classifier's file has a front end
-        block = min(_BLOCK, (self.hop or metadata.window / 2) / 2) if self.live else None
-        return AudioStream(path, metadata.sample_rate, block)
+        block = min(_BLOCK, (self.hop or self.classifier.metadata.window / 2) / 2) if self.live else None
+        return self.classifier.hearing.open(path, block)
 
     def windows(self, blocks: "Iterable[Tensor]") -> "Iterator[Window]":
         """What is heard in them; of a live sound each window at once."""

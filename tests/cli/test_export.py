@@ -17,6 +17,7 @@ from fastloaa.cli.export import recordings
 from fastloaa.export import Classifier
 from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.export.verify import verify
+from helpers.onnx_files import write_listener
 from helpers.trained_run import LABELS, write_run
 
 
@@ -126,8 +127,11 @@ def test_options_that_do_not_go_together(options: list[str], complaint: str, tmp
     assert complaint in " ".join(result.stderr.replace("│", " ").split())
 
 
-def test_a_missing_archive_is_told_before_the_long_work(tmp_path: Path) -> None:
-    result = run("export", tmp_path, "--bundle", tmp_path / "b", "--web", tmp_path / "nowhere.tgz")
+def test_a_missing_archive_is_told_before_the_long_work(
+    trained: tuple[AST, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastloaa.export.to_onnx", lambda *_, **__: pytest.fail("was translated"), raising=False)
+    result = run("export", trained[1], "--bundle", tmp_path / "b", "--web", tmp_path / "nowhere.tgz")
     assert result.exit_code == 2
     assert "nowhere.tgz: no such file; expected the archive that `npm pack onnxruntime-web@" in result.stderr
     assert not (tmp_path / "b").exists()
@@ -162,8 +166,9 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_predict_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("not a model")
     soundfile.write(tmp_path / "noise.wav", torch.randn(12_000).numpy() * 0.1, 16000)
+    write_listener(tmp_path / "good.onnx", ("a", "b"))
     for model, sound, complaint in (
-        ("model.onnx", "*.ogg", "*.ogg: no file matches"),
+        ("good.onnx", "*.ogg", "*.ogg: no file matches"),
         ("model.onnx", "noise.wav", "model.onnx: onnxruntime cannot open it"),
         ("none.onnx", "noise.wav", "none.onnx: no such file"),
     ):

@@ -133,14 +133,27 @@ def test_a_table(model: str, sound: Path) -> None:
         assert row.index(named[0][0]) < row.index(f"{named[0][1]:.1%}") < row.index(named[1][0])
 
 
-@pytest.mark.parametrize("samples", [200, 12_000, 48_000])
+@pytest.mark.parametrize("samples", [400, 12_000, 48_000])
 def test_a_picture(samples: int, model: str, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a recording below one frame, below one window, and of more columns than are drawn."""
+    """Of a recording of one frame, below one window, and of more columns than are drawn."""
     soundfile.write(sound, sweep(samples), 16_000)
     monkeypatch.setattr(timeline_figure, "COLUMNS", 50)
     result = run(model, sound, "--timeline", "--hop", 0.01, "--out", tmp_path / "a.png")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert imread(tmp_path / "a.png").std() > 0.1
+
+
+@pytest.mark.parametrize("broken", [sweep(399), 1e30 * sweep(9000)], ids=["too short", "far too large"])
+def test_recordings_without_a_picture(broken: NDArray[np.float64], model: str, sound: Path, tmp_path: Path) -> None:
+    """Are named, and the others have theirs."""
+    soundfile.write(tmp_path / "broken.wav", broken, 16_000, subtype="FLOAT")
+    out = tmp_path / "out"
+    result = run(model, tmp_path / "broken.wav", sound, "--timeline", "--out", out, "--format", "png")
+    assert result.exit_code == 1
+    line, count = result.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / 'broken.wav'}: ")
+    assert count == "1 of 2 files could not be read"
+    assert [path.name for path in out.iterdir()] == ["a.wav.png"]
 
 
 def test_what_is_in_the_picture(model: str, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def test_says_what_it_does_not_take(
     for arguments, word in (
         ((b"",), "no samples"),
         ((good[:-1],), "truncated"),
+        ((good[: 4 * 399],), "399 samples at 16000 Hz; the model looks at 400 and more"),
         ((good + np.array([np.nan], "<f4").tobytes(),), "NaN"),
         ((good + np.array([-np.inf], "<f4").tobytes(),), "NaN or infinite"),
         (((1e30 * noise(5000)).astype("<f4").tobytes(),), "answer is not a number"),

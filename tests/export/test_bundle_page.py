@@ -149,7 +149,7 @@ def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
     soundfile.write(folder / "huge.wav", np.full(9000, 1e30), 16000, subtype="FLOAT")
     yield folder / "huge.wav", "not a number"
     soundfile.write(folder / "short.wav", np.full(399, 0.1), 16000)
-    yield folder / "short.wav", "shorter than 25 ms"
+    yield folder / "short.wav", "399 samples at 16000 Hz; the model looks at 400 and more"
     soundfile.write(folder / "cut.wav", noise(9000), 16000)
     os.truncate(folder / "cut.wav", 9000)
     yield folder / "cut.wav", "cut short"
@@ -286,7 +286,7 @@ def test_node_answers_as_the_session_does(complete: Path) -> None:
     )
     for bad, complaint in (
         (b"", "The recording "),
-        (np.full(300, 0.1, "<f4").tobytes(), "The recording "),
+        (np.full(300, 0.1, "<f4").tobytes(), "300 samples at 16000 Hz; the model looks at 400 and more"),
         (np.array([np.nan] * 5000, "<f4").tobytes(), "The recording "),
         (np.full(5000, 1e30, "<f4").tobytes(), "The model's answer is not a number"),
     ):

@@ -22,8 +22,10 @@ import onnxruntime
 import pytest
 import soundfile
 
+from fastloaa.export import to_onnx, write_bundle
 from fastloaa.export.bundle.servers import first_release
 from helpers.bundles import LABELS, program
+from helpers.small import SMALL, small_ast
 from helpers.sounds import noise
 
 
@@ -46,6 +48,16 @@ def test_triton_is_told_what_the_model_says(bundle: Path, repository: str) -> No
     assert {port.shape[0] for port in ports} == {"batch"}
     sizes = [port.shape[1] if isinstance(port.shape[1], int) else -1 for port in ports]
     assert found == [(port.name, str(size)) for port, size in zip(ports, sizes, strict=True)]
+
+
+def test_triton_is_told_of_the_embedding(tmp_path: Path) -> None:
+    model = small_ast(labels=LABELS, backbone_options=SMALL | {"depth": 1})
+    to_onnx(model, tmp_path / "b" / "model.onnx", embedding=True)
+    write_bundle(tmp_path / "b" / "model.onnx", tmp_path / "b")
+    config = (tmp_path / "b" / "triton" / "b" / "config.pbtxt").read_text()
+    assert re.findall(r'name: "(\w+)" data_type: TYPE_FP32 dims: \[ (-?\d+) \]', config)[1:] == [
+        ("logits", "5"), ("probabilities", "5"), ("embedding", "48")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("repository", ["triton", "triton-python"])
@@ -95,13 +107,24 @@ def ask(bundle: Path, sound: Path, folder: Path, *more: str) -> subprocess.Compl
     )
 
 
-@pytest.mark.parametrize("samples", [[], [0.1] * 399, [0.1] * 500 + [np.nan], [np.inf] + [0.1] * 500], ids=len)
-def test_nothing_is_sent_where_there_is_nothing_to_hear(bundle: Path, tmp_path: Path, samples: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("samples", "word"),
+    [
+        ([], ""),  # ffmpeg's own words
+        ([0.1] * 399, "399 samples at 16000 Hz; the model looks at 400 and more"),
+        ([0.1] * 500 + [np.nan], "NaN"),
+        ([np.inf] + [0.1] * 500, "NaN or infinite"),
+    ],
+)
+def test_nothing_is_sent_where_there_is_nothing_to_hear(
+    bundle: Path, tmp_path: Path, samples: list[float], word: str
+) -> None:
     soundfile.write(tmp_path / "sound.wav", np.array(samples), 16000, subtype="FLOAT")
     result = ask(bundle, tmp_path / "sound.wav", tmp_path)
     assert result.returncode != 0
     assert result.stdout == ""
     assert result.stderr
+    assert word in result.stderr
     assert not (tmp_path / "request.json").exists()
 
 
@@ -228,4 +251,7 @@ def test_a_server_says_what_it_does_not_take(server: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         answered(server, request(np.zeros((33, 400), np.float32)))  # more than the largest batch
     assert refused.value.code == 400
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        answered(server, request(np.zeros((1, 399), np.float32)))
+    assert "399 samples at 16000 Hz; the model looks at 400 and more" in refused.value.read().decode()
     assert answered(server, request(np.zeros((1, 400), np.float32)))["logits"].shape == (1, 5)

@@ -46,9 +46,9 @@ def write_noise(path: Path, seconds: float, rate: int = 16000, channels: int = 1
 
 @pytest.fixture
 def sounds(tmp_path: Path) -> list[Path]:
-    """Lengths below one window, below, at and beyond what fills the 64 frames (0.655 s), three rates, two channels."""
+    """Of one analysis window, below, at and beyond what fills the 64 frames (0.655 s), three rates, two channels."""
     return [
-        write_noise(tmp_path / "tiny.wav", 0.01),
+        write_noise(tmp_path / "tiny.wav", 0.025),
         write_noise(tmp_path / "short.wav", 0.3),
         write_noise(tmp_path / "also_short.wav", 0.3),
         write_noise(tmp_path / "filling.flac", 0.655),

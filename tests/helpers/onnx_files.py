@@ -10,13 +10,19 @@ from fastloaa.export.onnx_file import Metadata
 
 
 def write_listener(
-    path: Path, labels: tuple[str, ...], seed: int = 0, samples: int = 8000, multi_label: bool = False
+    path: Path,
+    labels: tuple[str, ...],
+    seed: int = 0,
+    samples: int = 8000,
+    multi_label: bool = False,
+    shortest: int | None = None,
 ) -> Path:
     """A model of the samples' mean, mean square, largest and smallest value; waveforms of 16 kHz, any length.
 
     Args:
         seed: other models have other weights.
         samples: its window.
+        shortest: what its metadata say; None: nothing, as of older files.
     """
     weights = np.random.default_rng(seed).normal(0, 2, (4, len(labels))).astype(np.float32)
     reduce = {"mean": "ReduceMean", "largest": "ReduceMax", "smallest": "ReduceMin"}
@@ -41,7 +47,7 @@ def write_listener(
     metadata = Metadata(
         fastloaa="0", task="audio-classification", input="waveform", precision="fp32", labels=labels, opset=18,
         front_end_kind="ast", sample_rate=16000, frames=50, mel_bins=128, mean=0.0, std=1.0, samples=samples,
-        probabilities="sigmoid" if multi_label else "softmax", multi_label=multi_label,
+        shortest=shortest, probabilities="sigmoid" if multi_label else "softmax", multi_label=multi_label,
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     helper.set_model_props(model, metadata.to_props())

@@ -73,12 +73,20 @@ def test_a_folder_trains_and_is_told_apart(folder: Path, run: Path) -> None:
 def test_the_command_line_trains_evaluates_and_exports(folder: Path, run: Path, tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["evaluate", str(run), "--json"])
     assert json.loads(shown.stdout)["accuracy"] > 0.8
-    path = tmp_path / "model.onnx"
-    shown = CliRunner().invoke(
-        app, ["export", str(run), str(path), "--precision", "int8", "--calibration", str(folder)]
-    )
+    path, bundle = tmp_path / "model.onnx", tmp_path / "bundle"
+    command = f"export {run} {path} --precision int8 --calibration {folder} --bundle {bundle}"
+    shown = CliRunner().invoke(app, command.split())
     assert shown.exit_code == 0, shown.output
     assert "recordings" in shown.output
+    assert "without page, C++, JavaScript and Triton, which take sounds" in shown.output
+    assert (bundle / "model.onnx").read_bytes() == path.read_bytes()
+    assert {file.name for file in bundle.iterdir()} == {
+        "README.md",
+        "classify.py",
+        "labels.txt",
+        "model.json",
+        "model.onnx",
+    }
     model, classifier = load_run(run), Classifier(path)
     clips = load_splits(folder).test
     log_mels = torch.stack([read_clip(clip)[:30] for clip in clips])
@@ -86,16 +94,20 @@ def test_the_command_line_trains_evaluates_and_exports(folder: Path, run: Path, 
         expected = model(model.front_end(log_mels)).softmax(1)
     assert classifier.metadata.input == "log_mel"
     assert (classifier.probabilities(log_mels).argmax(1) == expected.argmax(1).numpy()).mean() > 0.9
+    shown = CliRunner().invoke(app, ["predict", str(path), str(folder), "--top", "1", "--json"])
+    assert shown.exit_code == 0, shown.output
+    answers = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert len(answers) == 36
+    assert sum(Path(answer["file"]).parent.name == answer["top"][0]["label"] for answer in answers) > 0.8 * 36
+    tone = write_tone(tmp_path / "tone.wav")
     for command, line in {
-        f"export {run} --bundle {tmp_path / 'bundle'}": "a bundle's model reads waveforms",
-        f"predict {path} {write_tone(tmp_path / 'tone.wav')}": "cannot read sounds",
-        f"predict {path} {tmp_path / 'tone.wav'} --out {tmp_path / 'table.csv'}": "cannot read sounds",
-        f"export {run} {tmp_path / 'int8.onnx'} --precision int8 --calibration {tmp_path}": "no log-mels",
+        f"predict {path} {tone}": f"{tone}: the model reads log-mels (.npy, .npz), as it was trained on, and no sounds",
+        f"export {run} --bundle {tmp_path / 'other'} --web npm": "a page hears sounds",
+        f"export {run} {tmp_path / 'int8.onnx'} --precision int8 --calibration {tmp_path}": "without log-mels",
         f"attention {run} {tmp_path / 'tone.wav'} {tmp_path / 'x.png'}": "was trained on spectrograms from files",
     }.items():
         shown = CliRunner().invoke(app, command.split())
         assert line in " ".join(f"{shown.output} {shown.exception}".replace("│", " ").split())
-    assert not list(tmp_path.glob("table.csv*"))
     with pytest.raises(ValueError, match=r"give waveform=False \(--log-mel\)"):
         to_onnx(model, tmp_path / "other.onnx")
 

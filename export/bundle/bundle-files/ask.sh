@@ -11,7 +11,10 @@ trap 'rm -rf "$work"' EXIT
 ffmpeg -nostdin -v error -xerror -y -i "$1" -ac 1 -ar "$(about sample_rate)" -f f32le "$work/clip.f32"
 head -c "$((4 * $(about window)))" "$work/clip.f32" > "$work/window.f32"
 count=$(($(wc -c < "$work/window.f32") / 4))
-((count >= $(about shortest))) || { echo "$1: $count samples; the model looks at $(about shortest) and more" >&2; exit 1; }
+((count >= $(about shortest))) || {
+    echo "$1: $count samples at $(about sample_rate) Hz; the model looks at $(about shortest) and more" >&2
+    exit 1
+}
 samples=$(od -An -v -tf4 -w4 "$work/window.f32" | tr -d ' ' | paste -sd,)
 [[ $samples != *n* ]] || { echo "$1: holds NaN or infinite samples" >&2; exit 1; }
 

@@ -53,6 +53,10 @@ int classify(const char* modelPath, const char* labelsPath) {
     const std::string window = property(session, "samples");
     if (window.empty()) return refuse(std::string(modelPath) + ": does not say how long its window is");
     const size_t windowSamples = std::stoul(window);
+    const std::string shortest = property(session, "shortest");  // files of fastloaa 0.1.0 may not say
+    if (!shortest.empty() && samples.size() < std::stoul(shortest))
+        return refuse(std::to_string(samples.size()) + " samples at " + property(session, "sample_rate") +
+                      " Hz; the model looks at " + shortest + " and more");
 
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const char *inputs[] = {"waveform"}, *outputs[] = {"probabilities"};

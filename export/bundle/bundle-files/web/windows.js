@@ -24,8 +24,7 @@ export function checked(samples, { shortest, sample_rate }) {
   if (!samples.length) throw new Error("The recording holds no samples.");
   if (!samples.every(Number.isFinite)) throw new Error("The recording holds samples that are not finite numbers.");
   if (samples.length < shortest) {
-    const least = ((1000 * shortest) / sample_rate).toFixed(0);
-    throw new Error(`The recording is shorter than ${least} ms, the least that the model looks at.`);
+    throw new Error(`${samples.length} samples at ${sample_rate} Hz; the model looks at ${shortest} and more.`);
   }
   return samples;
 }
