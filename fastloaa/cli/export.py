@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.errors import ArgumentError
 from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.export.precisions import PRECISIONS
 
@@ -86,13 +87,13 @@ def export(
     from fastloaa.training import load_run
 
     if model is None and bundle is None:
-        raise typer.BadParameter("give a file to write, or --bundle and a folder")
+        raise ArgumentError("give a file to write, or --bundle and a folder")
     if web is not None and bundle is None:
-        raise typer.BadParameter("--web is for the page of a bundle; give --bundle and a folder")
+        raise ArgumentError("--web is for the page of a bundle; give --bundle and a folder")
     if bundle is not None and log_mel:
-        raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
+        raise ArgumentError("a bundle's model reads waveforms; leave --log-mel out")
     if PRECISIONS[precision.value].recordings and calibration is None:
-        raise typer.BadParameter(f"{precision.value} needs --calibration and a folder of recordings")
+        raise ArgumentError(f"{precision.value} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     if web is not None:  # before the long work, should it be missing
         with Console(stderr=True).status("Taking onnxruntime-web"):
@@ -100,7 +101,7 @@ def export(
     with Console(stderr=True).status("loading the run") as status:  # shows on a terminal only
         trained = load_run(run, weights)
         if bundle is not None and trained.front_end.reads == "log_mel":
-            raise typer.BadParameter("a bundle's model reads waveforms, this one log-mels; give a file to write")
+            raise ArgumentError("a bundle's model reads waveforms, this one log-mels; give a file to write")
         report = to_onnx(
             trained,
             path,
