@@ -62,7 +62,7 @@ bench: $(VENV)/ready  ## time the backends against each other
 
 versions: $(VENV)/ready  ## the suite under the oldest, a middle and the newest versions; ARGS="..." go to pytest
 	$(INSTALL) --group versions
-	$(BIN)/python .ci/versions.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/versions.py $(ARGS)
 
 release: $(VENV)/ready  ## build wheel and sdist, check them, and try the wheel where nothing else is installed
 	$(INSTALL) --group release
