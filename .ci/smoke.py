@@ -1,5 +1,6 @@
 """`make release`: an installed wheel, tried outside the repository: `smoke.py core` alone, or with `extras`."""
 
+import platform
 import subprocess
 import sys
 import tempfile
@@ -54,4 +55,4 @@ if __name__ == "__main__":
     assert Path(fastloaa.__file__).is_relative_to(sys.prefix), fastloaa.__file__
     with tempfile.TemporaryDirectory() as name:
         {"core": core, "extras": extras}[sys.argv[1]](Path(name))
-    print(f"{sys.argv[1]}: works")
+    print(f"{sys.argv[1]}: works, Python {platform.python_version()}, torch {torch.__version__}")
