@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from packaging.version import Version
 
 import fastloaa
 from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -35,18 +36,23 @@ def core(folder: Path) -> None:
     features = loaded.front_end(torch.randn(2, 9000))
     torch.testing.assert_close(merge(loaded)(features), adapted.eval()(features), rtol=1e-4, atol=1e-4)
     assert LogMel()(torch.randn(1, 16000)).shape == (1, 98, 128)
-    done = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, ""), done
+    # Some versions of huggingface_hub bring typer, so that the command line starts and its command complains.
+    command = [PROGRAM, "train", "--data", folder, "--out", folder / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode, done
+    assert done.stdout == "", done
     assert "pip install 'fastloaa[train]'" in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
 def extras(folder: Path) -> None:
-    """The command line, and a file that answers."""
+    """The command line, and a file that answers where PyTorch can write it."""
     from fastloaa.export import Classifier, to_onnx
 
     for arguments in (["--version"], ["doctor"], ["recipes"]):
         subprocess.run([PROGRAM, *arguments], check=True)
+    if Version(torch.__version__) < Version("2.8"):
+        return
     to_onnx(adapt(model(), bottleneck=4), folder / "model.onnx")
     assert len(Classifier(folder / "model.onnx").metadata.labels) == 5
 
