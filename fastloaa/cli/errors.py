@@ -46,6 +46,8 @@ class OneLineErrors(TyperGroup):
             raise typer.Exit(128 + (stop.number if isinstance(stop, _Stop) else signal.SIGINT)) from None
         except _UsageError as error:
             _end(_usage_line(error), error)
+        except EOFError as error:  # typer would take it for the end of what somebody types
+            raise RuntimeError(f"data ended early: {error}") from error
         except Exception as error:
             line = user_line(error)
             if ctx.params["debug"] or line is None:

@@ -88,6 +88,14 @@ def test_bugs_show_themselves(kind: type[Exception], monkeypatch: pytest.MonkeyP
     assert raised is bug
 
 
+def test_data_that_end_early_are_a_bug_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = EOFError("marshal data too short")
+    code, _, raised = invoke_with(bug, monkeypatch)
+    assert code == 1
+    assert isinstance(raised, RuntimeError)
+    assert raised.__cause__ is bug
+
+
 @pytest.mark.parametrize(
     ("words", "named", "help_of"),
     [
