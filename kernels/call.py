@@ -56,7 +56,8 @@ class Call:
 
     def without(self, *names: str) -> "Call":
         """With None for some of the operands. The compiler of torch 2.6 cannot follow dataclasses.replace."""
-        return Call(*[None if name in names else getattr(self, name) for name in FIELDS])
+        values: list[Any] = [None if name in names else getattr(self, name) for name in FIELDS]
+        return Call(*values)
 
     @property
     def kernel(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from fastloaa.errors import user_line
 from fastloaa.text import encodable
 
 # typer has a click of its own from 0.26 on and no public name for this; the usual import is of another class.
-_UsageError = typer.BadParameter.__base__ or typer.BadParameter
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class OneLineErrors(TyperGroup):
