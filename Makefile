@@ -62,18 +62,32 @@ bench: $(VENV)/ready  ## time the backends against each other
 
 versions: $(VENV)/ready  ## the suite under the oldest, a middle and the newest versions; ARGS="..." go to pytest
 	$(INSTALL) --group versions
-	$(BIN)/python .ci/versions.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/versions.py $(ARGS)
 
-release: $(VENV)/ready  ## build wheel and sdist, check them, and try the wheel where nothing else is installed
+# Each Python has the wheel alone, then with extras, in an environment that is removed again. uv fetches Pythons that are
+# not on the PATH.
+PYTHONS := 3.10 3.11 3.12 3.13
+PINS = constraints.txt
+wheel-3.10: PINS = .ci/versions/oldest.txt
+TRIED = build/wheel-$*
+TRY = $(BIN)/python -m uv pip install --quiet --python $(TRIED)/bin/python --constraint $(PINS)
+
+.PHONY: $(PYTHONS:%=wheel-%)
+$(PYTHONS:%=wheel-%): wheel-%:
+	rm -rf $(TRIED)
+	$(BIN)/python -m uv venv --quiet --python $* $(TRIED)
+	$(TRY) dist/*.whl
+	cd build && wheel-$*/bin/python ../.ci/smoke.py core
+	$(TRY) "$$(echo dist/*.whl)[train,onnx]"
+	cd build && wheel-$*/bin/python ../.ci/smoke.py extras
+	rm -rf $(TRIED)
+
+release: $(VENV)/ready  ## build wheel and sdist, check them, and try the wheel on each Python where nothing else is installed
 	$(INSTALL) --group release
-	rm -rf dist build/lib build/release
+	rm -rf dist build/lib
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
-	$(PYTHON) -m venv build/release
-	build/release/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) dist/*.whl
-	cd build && release/bin/python ../.ci/smoke.py core
-	build/release/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) "$$(echo dist/*.whl)[train,onnx]"
-	cd build && release/bin/python ../.ci/smoke.py extras
+	$(MAKE) $(PYTHONS:%=wheel-%)
 
 hooks: $(VENV)/ready  ## lint and format whatever is committed from now on
 	$(INSTALL) --group hooks

@@ -1,7 +1,7 @@
 """`make versions`: the suite under each set of versions, and the table of docs/versions.md from what came out.
 
 Each set is an environment of tox, kept in .tox. One whose results are there for this commit and these arguments is not
-run again. Arguments go to pytest.
+run again; what that page says makes no difference. Arguments go to pytest.
 """
 
 import json
@@ -71,9 +71,14 @@ def versions(folder: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The one that is checked out, with a mark where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """The last that changed anything but the page, with a mark where files differ from it."""
+    rest = ["--", ".", f":!{PAGE.relative_to(ROOT)}"]
+    last = git("log", "-1", "--format=%h", "--abbrev=7", *rest)
+    return last + ("-dirty" if git("status", "--porcelain", *rest) else "")
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def table(runs: list[dict[str, Any] | None]) -> str:

@@ -54,27 +54,10 @@ class Call:
         return (self.x.device, *[None if t is None else (t.shape, t.stride(), t.dtype) for t in _operands(self)],
                 *_settings(self))  # fmt: skip
 
-    def without_summands(self) -> "Call":
-        """The branch alone. Written out, since the compiler of torch 2.6 cannot follow dataclasses.replace."""
-        return Call(
-            self.x,
-            self.down,
-            self.up,
-            self.down_bias,
-            self.up_bias,
-            self.mask,
-            None,
-            None,
-            self.residual,
-            self.norm_weight,
-            self.norm_bias,
-            self.freq_bins,
-            self.prefix_tokens,
-            self.time_major,
-            self.scale,
-            self.activation,
-            self.norm_eps,
-        )
+    def without(self, *names: str) -> "Call":
+        """With None for some of the operands. The compiler of torch 2.6 cannot follow dataclasses.replace."""
+        values: list[Any] = [None if name in names else getattr(self, name) for name in FIELDS]
+        return Call(*values)
 
     @property
     def kernel(self) -> tuple[int, int]:

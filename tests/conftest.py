@@ -6,10 +6,13 @@ from typing import NoReturn
 
 import pytest
 import torch
+from hypothesis import settings
 from packaging.version import Version
 
 from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
+settings.register_profile("no clock", deadline=None)  # machines may be busy
+settings.load_profile("no clock")
 torch.set_num_threads(1)  # tensors here are small: threads would spend their time waiting for each other
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,21 @@ EXAMPLES = {
 }
 
 
+class Runner(doctest.DocTestRunner):
+    """An example that is skipped has not failed."""
+
+    def report_unexpected_exception(self, out: Any, test: Any, example: Any, exc_info: Any) -> None:
+        if isinstance(exc_info[1], pytest.skip.Exception):
+            raise exc_info[1]
+        super().report_unexpected_exception(out, test, example, exc_info)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # some write files
     said: list[str] = []
     for test in EXAMPLES[name]:
-        result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+        result = Runner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
         assert not result.failed, "".join(said)
 
 

@@ -14,6 +14,7 @@ from fastloaa.kernels.configs import Setting
 from fastloaa.kernels.launchable import Launch
 from fastloaa.kernels.remembered import Remembered, forget
 from fastloaa.kernels.resources import Sample
+from fastloaa.ops.triton_version import NOT_COMPILED
 
 
 def test_the_oldest_makes_room() -> None:
@@ -76,6 +77,8 @@ class Driver:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    if NOT_COMPILED is not None:
+        pytest.skip(NOT_COMPILED)
     made = Driver()
     driver.set_active(made)
     yield made

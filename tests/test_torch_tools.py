@@ -7,10 +7,12 @@ off. Transformers' AST cannot be traced symbolically, and has no `forward_interm
 import copy
 import io
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 
 import pytest
 import timm
 import torch
+from packaging.version import Version
 from timm.models._features_fx import GraphExtractNet
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
@@ -273,9 +275,16 @@ def test_jit_trace(name: str, gradients: bool) -> None:
     torch.testing.assert_close(torch.jit.load(file)(other), model(other))
 
 
+def skip_untraceable(name: str) -> None:
+    """Skip a timm ViT where timm passes `is_causal` on (from 1.0.26) and PyTorch's attention takes no proxy for it."""
+    if name == "timm ViT" and Version(version("timm")) >= Version("1.0.26"):
+        skip_before("torch", "2.11", f"does not trace the attention of timm {version('timm')}, adapted or not")
+
+
 @pytest.mark.parametrize("name", ["AST", "timm ViT"])
 @pytest.mark.parametrize("merged", [False, True])
 def test_features_by_symbolic_tracing(name: str, merged: bool) -> None:
+    skip_untraceable(name)
     model, x = build(name)
     model = merge(model) if merged else model
     block = "backbone.blocks.1" if name == "AST" else "blocks.1"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastloaa.errors import ArgumentError
 from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.export.precisions import PRECISIONS
 
@@ -86,19 +87,19 @@ def export(
     from fastloaa.training import load_run
 
     if model is None and bundle is None:
-        raise typer.BadParameter("give a file to write, or --bundle and a folder")
+        raise ArgumentError("give a file to write, or --bundle and a folder")
     if web is not None and bundle is None:
-        raise typer.BadParameter("--web is for the page of a bundle; give --bundle and a folder")
+        raise ArgumentError("--web is for the page of a bundle; give --bundle and a folder")
     if bundle is not None and log_mel:
-        raise typer.BadParameter("a bundle's model reads waveforms; leave --log-mel out")
+        raise ArgumentError("a bundle's model reads waveforms; leave --log-mel out")
     if PRECISIONS[precision.value].recordings and calibration is None:
-        raise typer.BadParameter(f"{precision.value} needs --calibration and a folder of recordings")
+        raise ArgumentError(f"{precision.value} needs --calibration and a folder of recordings")
     path = model or bundle / "model.onnx"  # type: ignore[operator]
     with Console(stderr=True).status("loading the run") as status:  # shows on a terminal only
         trained = load_run(run, weights)
         sounds = trained.front_end.reads == "waveform"
         if web is not None and not sounds:
-            raise typer.BadParameter("a page hears sounds, and the run was trained on log-mels; leave --web out")
+            raise ArgumentError("a page hears sounds, and the run was trained on log-mels; leave --web out")
         if web is not None:  # before the long work, should it be missing
             status.update("taking onnxruntime-web")
             put_onnxruntime_web(web, bundle / "web" / "onnxruntime")  # type: ignore[operator]

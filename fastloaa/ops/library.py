@@ -5,7 +5,6 @@ is registered by `fastloaa.ops.cpu`.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -158,7 +157,7 @@ def fused(call: Call, memo: launch.Memo | None) -> Tensor:
     keep_pre = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call.operands())
     if memo is None:
         if not keep_pre and call.residual is not None:  # nothing will be recomputed
-            call = replace(call, residual=None, norm_weight=None, norm_bias=None)
+            call = call.without("residual", "norm_weight", "norm_bias")
         return loaa_forward(*call.flat(), keep_pre)[0]
     if keep_pre:
         return _Eager.apply(memo, *call.flat())

@@ -8,7 +8,7 @@ COMPILING = SpecifierSet(">=3.4")  # the compiler of 3.2 aborts the process on t
 
 
 def obstacle() -> str | None:
-    """Why Triton cannot be used, None if it can: it is not there, or in a version outside `SUPPORTED`.
+    """Why Triton cannot be used, None if it can: it or what it needs is not there, or its version is not `SUPPORTED`.
 
     Raises:
         ImportError, AttributeError, ...: whatever goes wrong within a Triton that is there. That is a fault to be
@@ -17,6 +17,8 @@ def obstacle() -> str | None:
     try:
         import triton
     except ModuleNotFoundError as error:
+        if error.name == "setuptools":  # 3.2 imports it, and does not bring it
+            return "the package triton needs setuptools, which is not installed (pip install setuptools)"
         if error.name != "triton":
             raise
         return "the package triton is not installed"

@@ -19,6 +19,7 @@ import torch
 from fastloaa.audio import AudioError, AudioStream, load_audio, sndfile, sources
 from fastloaa.audio.resample import resample, resampled_blocks
 from helpers.sounds import encoded, noise, wav_with_sizes
+from helpers.versions import skip_before
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,8 @@ def test_live_sounds_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_16", "IMA_ADPCM", "MS_ADPCM"])
 def test_a_segment_beyond_the_end_of_a_wav_without_a_length(subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing there is missing from the result."""
+    if subtype == "IMA_ADPCM":
+        skip_before("av", "18", "rounds what it decodes of it in another way than libsndfile")
     content = encoded(noise(8000), 16000, "WAV", subtype)
     microphone = Microphone(monkeypatch)
     microphone.write(wav_with_sizes(content, 0xFFFFFFFF, 0xFFFFFFFF))

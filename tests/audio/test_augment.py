@@ -21,7 +21,7 @@ def run(mask: Tensor) -> tuple[int, int]:
     return places[0], places[-1] + 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     batch=st.integers(1, 6),
     frames=st.integers(1, 40),
@@ -89,7 +89,7 @@ def centred(waveform: Tensor, lengths: Tensor) -> Tensor:
     return result
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=8),
     probability=st.floats(0, 1),

@@ -67,7 +67,7 @@ def test_an_offset_costs_no_accuracy() -> None:
     torch.testing.assert_close(features, ast_recipe(clip, FRAMES, **ESC50), atol=2e-5, rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=5))
 def test_a_padded_clip_is_as_it_is_alone(lengths: list[int]) -> None:
     front_end, alone = FrontEnd(FRAMES, **ESC50), clips(*lengths)

@@ -119,7 +119,7 @@ def test_compiles_to_what_runs_without() -> None:
     assert torch.equal(compiled(waveform), log_mel(waveform))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([8000, 11025, 16000, 22050, 44100]),
     mel_bins=st.integers(4, 160),

@@ -146,7 +146,7 @@ def test_says_what_it_is(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a\0b", "embedded null byte"),
+        ("a\0b", r"(stat: )?embedded null (byte|character in path)"),  # from Python 3.13 on the latter
         ("x" * 300, "File name too long"),
         ("/dev/null/x.wav", "Not a directory"),
     ],

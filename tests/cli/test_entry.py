@@ -88,6 +88,41 @@ def test_bugs_show_themselves(kind: type[Exception], monkeypatch: pytest.MonkeyP
     assert raised is bug
 
 
+def test_data_that_end_early_are_a_bug_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = EOFError("marshal data too short")
+    code, _, raised = invoke_with(bug, monkeypatch)
+    assert code == 1
+    assert isinstance(raised, RuntimeError)
+    assert raised.__cause__ is bug
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "help_of"),
+    [
+        ("--nothing", "--nothing", "fastloaa"),
+        ("nothing", "nothing", "fastloaa"),
+        ("merge", "run", "fastloaa merge"),
+        ("export run --nothing", "--nothing", "fastloaa export"),
+        ("export run --weights", "--weights", ""),
+        ("export run model.onnx --precision int7", "--precision", "fastloaa export"),
+        ("predict model.onnx x.wav --top many", "--top", "fastloaa predict"),
+        ("--debug recipes one two", "two", "fastloaa recipes"),
+    ],
+)
+def test_words_that_no_command_takes_are_one_line(words: str, named: str, help_of: str) -> None:
+    result = CliRunner().invoke(app, words.split(), prog_name="fastloaa")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith(f"; {help_of} --help shows what it takes\n" if help_of else "requires an argument\n")
+    assert named in result.stderr.lower()
+
+
+def test_no_words_at_all_show_the_help() -> None:
+    result = CliRunner().invoke(app, [], prog_name="fastloaa")
+    assert "Commands" in result.output
+    assert "error: " not in result.output
+
+
 def test_as_a_process() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from fastloaa.cli import main; main()", "evaluate", "nowhere"],

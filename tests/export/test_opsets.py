@@ -5,6 +5,7 @@ The second is onnx's own ReferenceEvaluator, numpy by the letter of the specific
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops import op_dequantize_linear, op_quantize_linear
 from onnx.reference.ops.op_attention import Attention
-from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_25
-from onnx.reference.ops.op_quantize_linear import QuantizeLinear_25
 
 from fastloaa import AST, adapt
 from fastloaa.errors import ArgumentError
@@ -33,12 +33,15 @@ IR = {17: 8, 18: 8, 20: 9, 21: 10, 23: 11}  # what ONNX's releases with these op
 WAVEFORM = 0.1 * torch.randn(3, 6000, generator=torch.Generator().manual_seed(0))
 
 
-def linear(operator: type, name: str) -> type:
-    """onnx's evaluator has no (De)QuantizeLinear before opset 19, where they did the same."""
-    return type(name, (operator,), {"op_domain": ""})
+def linear(module: ModuleType, name: str) -> type:
+    """onnx's evaluator has no (De)QuantizeLinear before opset 19, where they did the same: its newest."""
+    versions = {
+        int(found.rpartition("_")[2]): made for found, made in vars(module).items() if found.startswith(f"{name}_")
+    }
+    return type(name, (versions[max(versions)],), {"op_domain": ""})
 
 
-OLDER = [linear(QuantizeLinear_25, "QuantizeLinear"), linear(DequantizeLinear_25, "DequantizeLinear")]
+OLDER = [linear(op_quantize_linear, "QuantizeLinear"), linear(op_dequantize_linear, "DequantizeLinear")]
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from fastloaa.export import Classifier, to_onnx
 from fastloaa.files import FileError
 from helpers import extending
 from helpers.small import small_ast
+from helpers.versions import skip_before
 
 
 def test_files_are_written_in_it(tmp_path: Path) -> None:
+    skip_before("onnxruntime", "1.32", "turns a Gemm's weights over, leaves their shape, and finds the two at odds")
     torch.manual_seed(0)
     model, clips = small_ast(), [torch.randn(20000) for _ in range(2)]
     path, plain = tmp_path / "model.onnx", tmp_path / "plain.onnx"

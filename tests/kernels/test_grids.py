@@ -26,7 +26,7 @@ def test_lines_longer_than_a_tile(kernel: tuple[int, int], order: str, dtype: to
     check(Case(2, 512, kernel, 2, order, batch=1, rank=3), dtype)  # type: ignore[arg-type]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     freq=st.integers(1, 9),
     time=st.integers(1, 40),

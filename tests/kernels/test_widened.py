@@ -60,7 +60,7 @@ def test_the_longest_lines() -> None:
     check(Case(1, LONGEST_LINE + 1, (1, 1), 0, "freq", 1, 8, 3), torch.float16)  # without neighbours any is short
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(
     freq=st.integers(1, 9),
     time=st.integers(1, 40),

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from fastloaa import LoAA, adapt, load_adapter, save_adapter
 from fastloaa.errors import ArgumentError
 from fastloaa.export import merge
+from fastloaa.ops import functional
 from fastloaa.ops.functional import BackendError, choose_backend
 from fastloaa.training import Recipe
 from helpers import extending
@@ -65,6 +66,7 @@ def test_recipes_take_it() -> None:
 def test_on_gpus_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen without one: shape and device are all that the choice asks for."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(functional, "NOT_COMPILED", None)
     with FakeTensorMode():
         x = torch.empty(1, 4, 16, device="cuda")
     assert choose_backend(x, (1, 3), 4, activation="gelu").backend == "triton"

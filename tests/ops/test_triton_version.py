@@ -44,6 +44,12 @@ def test_a_folder_of_that_name_is_no_package(fake) -> None:  # type: ignore[no-u
     assert str(triton_version.obstacle()).startswith("the package triton is not installed (the folder ")
 
 
+def test_without_the_setuptools_that_it_imports(fake, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    fake("import setuptools")
+    monkeypatch.setitem(sys.modules, "setuptools", None)
+    assert str(triton_version.obstacle()).endswith("needs setuptools, which is not installed (pip install setuptools)")
+
+
 @pytest.mark.parametrize("version", ["2.1.0", "3.0.0", "3.1.0", "4.0.0", "unknown"])
 def test_versions_that_are_not_used(version: str, fake) -> None:  # type: ignore[no-untyped-def]
     fake(f"__version__ = {version!r}")

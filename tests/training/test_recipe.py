@@ -34,7 +34,7 @@ RECIPES = st.builds(
 
 @given(recipe=RECIPES)
 @example(recipe=Recipe(data="next\x85line", weights="line\u2028paragraph\u2029"))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_yaml_round_trip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     recipe.save(path)
