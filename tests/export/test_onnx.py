@@ -188,6 +188,7 @@ def test_metadata(tmp_path: Path) -> None:
         "mean": "-6.6",
         "std": "5.3",
         "samples": str(200 + 49 * 80),  # 25 ms, and 49 steps of 10 ms
+        "shortest": "200",
         "opset": str(DEFAULT),
         "onnxruntime": OPSETS[DEFAULT],
         "tf32": "false",
