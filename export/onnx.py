@@ -81,8 +81,9 @@ def to_onnx(
             the loss's that it was trained with, and "softmax" for timm's models.
         multi_label: whether a clip may have several of the labels, or none; the model's own by default.
         calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
-            of the kind that the file will hear; images [channels, height, width] for timm's models. "int8" finds its
-            ranges on them; every precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+            of the kind that the file will hear; log-mels [frames, mel_bins] for models that were trained on such from
+            files; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every
+            precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
         tolerance: largest absolute difference from PyTorch allowed in the outputs of "fp32".
         force: keep a file of another precision that names another class than PyTorch for more than 1% of the
             recordings.
@@ -115,8 +116,8 @@ def to_onnx(
     check_torch()
     check_utf8(path)
     opset = check_opset(opset)
-    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label, opset, embedding)
+    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     check_precision(precision)
     wanted = PRECISIONS[precision]
     if wanted.recordings and not clips:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fastloaa
 from fastloaa import AST, LoAA, adapt
+from fastloaa.errors import ArgumentError
 from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
 from fastloaa.export.opsets import DEFAULT, OPSETS
 from fastloaa.files import FileError
@@ -142,7 +143,11 @@ def test_timm_models_read_images(name: str, tmp_path: Path) -> None:
     """One prefix token, and DeiT's two with a head each."""
     model = adapt(small_vit(name), bottleneck=6)
     wake_adapters(model)
-    report = to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=[torch.randn(1, 64, 128)])
+    with pytest.raises(ArgumentError, match=r"of \[1, 64, 128\], got \[1, 32, 64\]"):
+        to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=[torch.randn(1, 32, 64)])
+    images = [torch.randn(1, 64, 128), torch.randn(1, 64, 128).numpy()]
+    report = to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=images)
+    assert report.recordings == 2
     assert report.batches == (1, 3)
     assert report.agreement == 1.0
     proto = onnx.load(tmp_path / "model.onnx")
