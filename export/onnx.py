@@ -24,7 +24,7 @@ from fastloaa.export.onnx_file import TASK, Metadata, restamp
 from fastloaa.export.operators import ExportError, check_operators, first_line, lower
 from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
-from fastloaa.export.translate import translate
+from fastloaa.export.translate import one_at_a_time, translate
 from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
@@ -246,7 +246,7 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> Any:
     dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with one_at_a_time(), warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             program = translate(
                 inference,

@@ -1,7 +1,10 @@
 """to_onnx in float32: the file says what PyTorch says, for any batch and length, and nothing else is left behind."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import onnx
 import onnxruntime
@@ -14,6 +17,7 @@ from fastloaa import AST, LoAA, adapt
 from fastloaa.errors import ArgumentError
 from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
 from fastloaa.export.opsets import DEFAULT, OPSETS
+from fastloaa.export.verify import Report
 from fastloaa.files import FileError
 from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
@@ -135,6 +139,21 @@ def test_adapters_that_cannot_be_merged(tmp_path: Path) -> None:
     model = adapt(small_ast(**SHALLOW), bottleneck=4, normed_input=False)
     with pytest.raises(ExportError, match=r"un-normed input.*; merged=False \(--no-merge\) exports them beside"):
         to_onnx(model, tmp_path / "model.onnx", waveform=False)
+
+
+def test_threads_export_at_the_same_time(tmp_path: Path) -> None:
+    """PyTorch's exporter is one for all of them, and so is stderr, which it is kept from."""
+    model, stderr, begin = small_ast(backbone_options=SMALL | {"depth": 1}), sys.stderr, Barrier(2)
+
+    def export(name: str) -> Report:
+        begin.wait()
+        return to_onnx(model, tmp_path / name)
+
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(export, ("a.onnx", "b.onnx")))
+    assert sys.stderr is stderr
+    assert [report.size for report in reports] == [(tmp_path / name).stat().st_size for name in ("a.onnx", "b.onnx")]
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
