@@ -30,6 +30,7 @@ from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
+from fastloaa.ops.autocast import without_autocast
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
 TRACED = 18  # the lowest opset that torch.onnx.export writes
@@ -246,7 +247,7 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> Any:
     dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
-        with one_at_a_time(), warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with one_at_a_time(), without_autocast("cpu"), warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             program = translate(
                 inference,

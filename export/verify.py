@@ -17,6 +17,7 @@ from fastloaa.export.graph import answers as answers_of
 from fastloaa.export.graph import plain_copy
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.models import AST
+from fastloaa.ops.autocast import without_autocast
 from fastloaa.probabilities import to_probabilities
 
 # (batch, length as a share of what fills the frames): a shorter and a longer clip, no batch of two as the exporter had.
@@ -203,8 +204,8 @@ def _expected(reference: nn.Module, metadata: Metadata, inputs: Iterable[Tensor]
 def _in_one_pass(reference: nn.Module, metadata: Metadata, inputs: list[Tensor]) -> list[Answers]:
     """PyTorch's outputs for each of the inputs, which may be of several lengths where there is a front end."""
     if isinstance(reference, AST) and metadata.input == "waveform":
-        logits, embedding = answers_of(reference, torch.cat([reference.front_end(x) for x in inputs]))
-    else:
+        inputs = [reference.front_end(x) for x in inputs]
+    with without_autocast("cpu"):
         logits, embedding = answers_of(reference, torch.cat(inputs))
     outputs = (logits, to_probabilities(logits, metadata.probabilities), embedding)[: len(metadata.outputs)]
     rows = [output.numpy() for output in outputs]

@@ -141,6 +141,17 @@ def test_adapters_that_cannot_be_merged(tmp_path: Path) -> None:
         to_onnx(model, tmp_path / "model.onnx", waveform=False)
 
 
+def test_under_autocast(tmp_path: Path) -> None:
+    """As at the end of a training loop: the file is float32's, and is compared with float32."""
+    model = small_ast(backbone_options=SMALL | {"depth": 1})
+    with torch.autocast("cpu", torch.bfloat16):
+        report = to_onnx(model, tmp_path / "model.onnx", waveform=False)
+    assert report.difference < 1e-5
+    log_mel = torch.randn(2, 64, 128)
+    expected = model(log_mel)
+    torch.testing.assert_close(run(tmp_path / "model.onnx", log_mel=log_mel)[0], expected, atol=1e-5, rtol=0)
+
+
 def test_threads_export_at_the_same_time(tmp_path: Path) -> None:
     """PyTorch's exporter is one for all of them, and so is stderr, which it is kept from."""
     model, stderr, begin = small_ast(backbone_options=SMALL | {"depth": 1}), sys.stderr, Barrier(2)
