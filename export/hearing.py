@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastloaa.audio import FRONT_ENDS, AudioError, AudioStream, FrontEnd, LogMelStream, SpectrogramFrontEnd
-from fastloaa.audio.logmel import as_samples
+from fastloaa.audio.logmel import as_numbers, as_samples
 from fastloaa.errors import ArgumentError
 from fastloaa.export.onnx_file import Metadata
 from fastloaa.export.windows import windows
@@ -123,7 +122,7 @@ class Hearing:
                     "channels"
                 )
             return samples
-        frames = torch.as_tensor(block)
+        frames = as_numbers(block, "log-mels [frames, mel_bins]")
         if frames.shape[1:] != (self.mel_bins,) or not frames.is_floating_point():
             raise ArgumentError(
                 f"expected log-mels [frames, mel_bins={self.mel_bins}], or blocks of them, floating point, got "

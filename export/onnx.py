@@ -24,12 +24,13 @@ from fastloaa.export.onnx_file import TASK, Metadata, restamp
 from fastloaa.export.operators import ExportError, check_operators, first_line, lower
 from fastloaa.export.opsets import OPSETS, check_opset
 from fastloaa.export.precisions import PRECISIONS, check_precision
-from fastloaa.export.translate import translate
+from fastloaa.export.translate import one_at_a_time, translate
 from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
 from fastloaa.models import AST
+from fastloaa.ops.autocast import without_autocast
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
 
 TRACED = 18  # the lowest opset that torch.onnx.export writes
@@ -81,8 +82,9 @@ def to_onnx(
             the loss's that it was trained with, and "softmax" for timm's models.
         multi_label: whether a clip may have several of the labels, or none; the model's own by default.
         calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
-            of the kind that the file will hear; images [channels, height, width] for timm's models. "int8" finds its
-            ranges on them; every precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+            of the kind that the file will hear; log-mels [frames, mel_bins] for models that were trained on such from
+            files; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every
+            precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
         tolerance: largest absolute difference from PyTorch allowed in the outputs of "fp32".
         force: keep a file of another precision that names another class than PyTorch for more than 1% of the
             recordings.
@@ -115,8 +117,8 @@ def to_onnx(
     check_torch()
     check_utf8(path)
     opset = check_opset(opset)
-    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     metadata = metadata_of(model, waveform, precision, labels, probabilities, multi_label, opset, embedding)
+    clips = [as_recording(model, clip) for clip in (() if calibration is None else calibration)]
     check_precision(precision)
     wanted = PRECISIONS[precision]
     if wanted.recordings and not clips:
@@ -245,7 +247,7 @@ def write_graph(inference: Inference, metadata: Metadata, path: Path) -> Any:
     dynamic = {0: "batch", 1: "samples"} if metadata.input == "waveform" else {0: "batch"}
     try:
         # The exporter warns of its own workings, and prints the whole program when it fails.
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with one_at_a_time(), without_autocast("cpu"), warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             program = translate(
                 inference,

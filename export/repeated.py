@@ -170,10 +170,17 @@ class _StandIn(nn.Module):
 
     def __init__(self, repeated: Repeated, number: int) -> None:
         super().__init__()
-        self.number, self.call = number, repeated.call
+        self._stands_for = repeated, number
+
+    def __getattr__(self, name: str) -> Any:
+        repeated, number = vars(self)["_stands_for"]
+        if hasattr(repeated.originals[number], name):  # no AttributeError: hasattr() would take that for an answer
+            raise NotRepeatedError(f"the model looks for {name} in a block")
+        return super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _mark("Block", self.call(self.number, _named(args, kwargs)).values(), args[0], block=self.number)
+        repeated, number = self._stands_for
+        return _mark("Block", repeated.call(number, _named(args, kwargs)).values(), args[0], block=number)
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -220,12 +227,12 @@ def _same_own(first: nn.Module, second: nn.Module) -> bool:
     hooks = [hook for module in (first, second) for hook in _hooks(module) if not isinstance(hook, FollowGrid)]
     if hooks:  # which may do anything
         return False
-    if type(first) in _IDENTITIES and not first.training:
-        return True
     ours, theirs = (
         {**module._buffers, **{name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}}
         for module in (first, second)
     )
+    if type(first) in _IDENTITIES and not first.training and "forward" not in ours.keys() | theirs.keys():
+        return True
     return ours.keys() == theirs.keys() and all(_equal(value, theirs[name]) for name, value in ours.items())
 
 
@@ -234,11 +241,11 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 
 def _equal(first: object, second: object) -> bool:
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return (first.dtype, first.shape) == (second.dtype, second.shape) and torch.equal(first, second)
     try:
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return (first.dtype, first.shape) == (second.dtype, second.shape) and torch.equal(first, second)
         return type(first) is type(second) and bool(first == second)
-    except (TypeError, ValueError, RuntimeError):  # e.g. of arrays
+    except (TypeError, ValueError, RuntimeError):  # e.g. of arrays, of sparse tensors
         return False
 
 

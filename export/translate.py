@@ -1,14 +1,42 @@
 """PyTorch's modules to ONNX graphs in memory."""
 
 from ast import literal_eval
-from contextlib import ExitStack
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastloaa.export.repeated import DOMAIN, NotRepeatedError, Repeated
 from fastloaa.extras import optional
+
+_LOCK = Lock()
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Threads wait for each other: what `torch.onnx.export` sets, and warnings and stderr, are the process's."""
+    with _LOCK:
+        _begin_in_a_thread_that_stays()
+        yield
+
+
+@cache
+def _begin_in_a_thread_that_stays() -> ThreadPoolExecutor:
+    """Once the first thread that traced anything has ended, the next takes the process down (PyTorch 2.11, no GPU)."""
+
+    def trace() -> None:
+        with FakeTensorMode():
+            pass
+
+    threads = ThreadPoolExecutor(1, "tracing")
+    threads.submit(trace).result()
+    return threads
 
 
 def translate(

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastloaa.audio.logmel import as_samples
+from fastloaa.audio.logmel import as_numbers, as_samples
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export.graph import answers as answers_of
 from fastloaa.export.graph import plain_copy
 from fastloaa.export.onnx_file import Metadata, open_session
 from fastloaa.models import AST
+from fastloaa.ops.autocast import without_autocast
 from fastloaa.probabilities import to_probabilities
 
 # (batch, length as a share of what fills the frames): a shorter and a longer clip, no batch of two as the exporter had.
@@ -147,13 +148,28 @@ def noise(model: nn.Module, metadata: Metadata) -> Iterator[Tensor]:
 
 
 def as_recording(model: nn.Module, clip: Tensor) -> Tensor:
-    """A recording `[samples]`, by `fastloaa.audio.logmel.as_samples`; an image `[channels, height, width]` as it is.
+    """What a model is given of one recording, or image.
+
+    Args:
+        clip: samples, by `fastloaa.audio.logmel.as_samples`; a log-mel `[frames, mel_bins]` for models of stored
+            spectrograms, floating point; an image `[channels, height, width]` of the model's size for timm's.
 
     Raises:
-        ArgumentError: neither.
+        ArgumentError: another.
     """
-    if not isinstance(model, AST) or model.front_end.reads == "log_mel":
-        return clip
+    if not isinstance(model, AST):
+        image, size = as_numbers(clip, "an image [channels, height, width]"), list(backbone_of(model).image_size)
+        if list(image.shape) != size:
+            raise ArgumentError(f"the model sees images [channels, height, width] of {size}, got {list(image.shape)}")
+        return image
+    if model.front_end.reads == "log_mel":
+        log_mel, bins = as_numbers(clip, "a log-mel [frames, mel_bins]"), model.front_end.mel_bins
+        if log_mel.shape[1:] != (bins,) or not len(log_mel) or not log_mel.is_floating_point():
+            raise ArgumentError(
+                f"recordings are log-mels [frames, mel_bins={bins}] each, floating point, as the model was trained on; "
+                f"got {log_mel.dtype} {list(log_mel.shape)}"
+            )
+        return log_mel
     samples = as_samples(clip)
     if samples.ndim != 1 or not len(samples):
         raise ArgumentError(
@@ -188,8 +204,8 @@ def _expected(reference: nn.Module, metadata: Metadata, inputs: Iterable[Tensor]
 def _in_one_pass(reference: nn.Module, metadata: Metadata, inputs: list[Tensor]) -> list[Answers]:
     """PyTorch's outputs for each of the inputs, which may be of several lengths where there is a front end."""
     if isinstance(reference, AST) and metadata.input == "waveform":
-        logits, embedding = answers_of(reference, torch.cat([reference.front_end(x) for x in inputs]))
-    else:
+        inputs = [reference.front_end(x) for x in inputs]
+    with without_autocast("cpu"):
         logits, embedding = answers_of(reference, torch.cat(inputs))
     outputs = (logits, to_probabilities(logits, metadata.probabilities), embedding)[: len(metadata.outputs)]
     rows = [output.numpy() for output in outputs]

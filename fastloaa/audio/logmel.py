@@ -198,7 +198,7 @@ def as_samples(values: object, device: torch.device | None = None) -> Tensor:
     Raises:
         ArgumentError: no numbers, rows of several lengths, or another dtype.
     """
-    samples = values if isinstance(values, Tensor) else _tensor(values).to(device)
+    samples = values if isinstance(values, Tensor) else as_numbers(values).to(device)
     if samples.dtype == torch.int16:
         return samples / 32768
     if not samples.is_floating_point():
@@ -209,9 +209,21 @@ def as_samples(values: object, device: torch.device | None = None) -> Tensor:
     return samples
 
 
-def _tensor(values: object) -> Tensor:
+def as_numbers(values: object, expected: str = "a waveform [batch, samples]") -> Tensor:
+    """Numbers of any shape and dtype that PyTorch has as a tensor.
+
+    Args:
+        values: a tensor, which is returned as it is, what numpy takes for an array, or lists of them.
+        expected: what is asked for where they are none.
+
+    Raises:
+        ArgumentError: no numbers, or rows of several lengths.
+    """
+    if isinstance(values, Tensor):
+        return values
     if isinstance(values, str | bytes | PathLike):
-        raise ArgumentError(f"expected a waveform [batch, samples], got {values!r}; load_audio reads sound files")
+        reader = "load_audio reads sound files, load_log_mel stored spectrograms"
+        raise ArgumentError(f"expected {expected}, got {values!r}; {reader}")
     rows = values
     if isinstance(values, Sequence):
         rows = [clip.numpy(force=True) if isinstance(clip, Tensor) else clip for clip in values]
@@ -223,8 +235,8 @@ def _tensor(values: object) -> Tensor:
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     except (TypeError, ValueError) as error:  # no numbers, or rows of several lengths
         raise ArgumentError(
-            f"expected a waveform [batch, samples], got {described(values)}; clips of several lengths are padded to "
-            "one and their lengths given beside them"
+            f"expected {expected}, got {described(values)}; clips of several lengths are padded to one and their "
+            "lengths given beside them"
         ) from error
 
 

@@ -68,7 +68,7 @@ class LogMelStream(Iterator[Tensor]):
         frames, mel_bins = log_mel_shape(self.path)
         if mel_bins != self._mel_bins:
             raise AudioError(f"{self.path}: has {mel_bins} mel bins, the model was trained on {self._mel_bins}")
-        step = _STRETCH if suffix(self.path) == ".npy" else frames
+        step = frames if _is_archive(self.path) else _STRETCH
         for first in range(0, frames, step):
             stretch = load_log_mel(self.path, first, first + step)
             self.seconds = (first + len(stretch)) / self._rate
@@ -83,7 +83,7 @@ def log_mel_shape(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     with _understanding(path):
-        if path.suffix.lower() == ".npz":
+        if _is_archive(path):
             with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as file:
                 return _checked(path, *_header(file))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -112,10 +112,17 @@ def load_log_mel(path: str | Path, first: int = 0, end: int | None = None) -> Te
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded, zipfile.ZipFile(path) as archive:
                 loaded = loaded[_member(path, archive)]
-        values = torch.from_numpy(np.array(loaded[first:end], dtype=np.float32))
+        with np.errstate(over="ignore"):  # infinite, which is said below
+            values = torch.from_numpy(np.array(loaded[first:end], dtype=np.float32))
     if not values.isfinite().all():
         raise AudioError(f"{path}: holds NaN or infinite values; a logarithm of zero? write it again with a floor")
     return values
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a zip, by what is in it, as NumPy goes: names are given by hand."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> str:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastloaa.audio.base import SpectrogramFrontEnd
+from fastloaa.audio.logmel import as_numbers
 from fastloaa.errors import ArgumentError
 
 LOG_MEL_RATE = 100
@@ -61,7 +62,7 @@ class StoredLogMel(SpectrogramFrontEnd):
         Raises:
             ArgumentError: another shape or dtype.
         """
-        log_mel = torch.as_tensor(waveform, device=self._place.device)
+        log_mel = as_numbers(waveform, "log-mels [batch, frames, mel_bins]").to(self._place.device)
         if log_mel.ndim != 3 or log_mel.shape[2] != self.mel_bins or not log_mel.is_floating_point():
             raise ArgumentError(
                 f"expected log-mels [batch, frames, mel_bins={self.mel_bins}], floating point, got {log_mel.dtype} "

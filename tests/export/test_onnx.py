@@ -1,7 +1,10 @@
 """to_onnx in float32: the file says what PyTorch says, for any batch and length, and nothing else is left behind."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import onnx
 import onnxruntime
@@ -11,8 +14,10 @@ from torch import Tensor, nn
 
 import fastloaa
 from fastloaa import AST, LoAA, adapt
+from fastloaa.errors import ArgumentError
 from fastloaa.export import Classifier, ExportError, VerificationError, merge, to_onnx
 from fastloaa.export.opsets import DEFAULT, OPSETS
+from fastloaa.export.verify import Report
 from fastloaa.files import FileError
 from helpers.small import SMALL, small_ast, small_vit, wake_adapters
 
@@ -136,13 +141,43 @@ def test_adapters_that_cannot_be_merged(tmp_path: Path) -> None:
         to_onnx(model, tmp_path / "model.onnx", waveform=False)
 
 
+def test_under_autocast(tmp_path: Path) -> None:
+    """As at the end of a training loop: the file is float32's, and is compared with float32."""
+    model = small_ast(backbone_options=SMALL | {"depth": 1})
+    with torch.autocast("cpu", torch.bfloat16):
+        report = to_onnx(model, tmp_path / "model.onnx", waveform=False)
+    assert report.difference < 1e-5
+    log_mel = torch.randn(2, 64, 128)
+    expected = model(log_mel)
+    torch.testing.assert_close(run(tmp_path / "model.onnx", log_mel=log_mel)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_threads_export_at_the_same_time(tmp_path: Path) -> None:
+    """PyTorch's exporter is one for all of them, and so is stderr, which it is kept from."""
+    model, stderr, begin = small_ast(backbone_options=SMALL | {"depth": 1}), sys.stderr, Barrier(2)
+
+    def export(name: str) -> Report:
+        begin.wait()
+        return to_onnx(model, tmp_path / name)
+
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(export, ("a.onnx", "b.onnx")))
+    assert sys.stderr is stderr
+    assert [report.size for report in reports] == [(tmp_path / name).stat().st_size for name in ("a.onnx", "b.onnx")]
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
 @torch.no_grad()
 def test_timm_models_read_images(name: str, tmp_path: Path) -> None:
     """One prefix token, and DeiT's two with a head each."""
     model = adapt(small_vit(name), bottleneck=6)
     wake_adapters(model)
-    report = to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=[torch.randn(1, 64, 128)])
+    with pytest.raises(ArgumentError, match=r"of \[1, 64, 128\], got \[1, 32, 64\]"):
+        to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=[torch.randn(1, 32, 64)])
+    images = [torch.randn(1, 64, 128), torch.randn(1, 64, 128).numpy()]
+    report = to_onnx(model, tmp_path / "model.onnx", waveform=False, calibration=images)
+    assert report.recordings == 2
     assert report.batches == (1, 3)
     assert report.agreement == 1.0
     proto = onnx.load(tmp_path / "model.onnx")

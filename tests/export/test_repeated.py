@@ -105,6 +105,15 @@ class Inquisitive(Model):
         return super().forward(x) * sum(block.inner.out_features for block in self.blocks)
 
 
+class Choosy(Model):
+    """Does without what its blocks have not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x) * (2 if hasattr(block, "norm") else 1) + getattr(block, "extra", 0)
+        return self.head(x)
+
+
 class Nosy(Model):
     """Reads a block's weight itself."""
 
@@ -149,6 +158,23 @@ def dropping() -> Model:
     return model
 
 
+def dropping_in_its_own_way() -> Model:
+    """What is no part of the class, in a module whose settings do not matter."""
+    model = Model(*(Block() for _ in range(4)))
+    for block in model.blocks:
+        block.drop = nn.Dropout(0.1)
+    model.blocks[2].drop.forward = lambda x: 3 * x
+    return model
+
+
+def not_compared() -> Model:
+    """Buffers of a kind that PyTorch cannot compare."""
+    model = Model(*(Block() for _ in range(3)))
+    for block in model.blocks:
+        block.register_buffer("pattern", torch.eye(3).to_sparse(), persistent=False)
+    return model
+
+
 def one_block() -> Model:
     block = Block()
     return Model(block, block, block)
@@ -162,6 +188,8 @@ MODELS: dict[str, tuple[Callable[[], Model], int | None]] = {
     "another buffer": (other_buffer, 2),
     "a hook": (hooked, 2),
     "DropPath of several rates": (dropping, 1),
+    "a dropout of which the forward was replaced": (dropping_in_its_own_way, 2),
+    "sparse buffers": (not_compared, 3),
     "a tensor for each": (lambda: WithShifts(*(Block() for _ in range(4))), 1),
     "a tensor for all": (lambda: WithOneShift(*(Block() for _ in range(4))), 1),
     "a weight of two copies": (tied_across, 1),
@@ -172,6 +200,7 @@ MODELS: dict[str, tuple[Callable[[], Model], int | None]] = {
     "each twice": (lambda: Twice(*(Block() for _ in range(3))), None),
     "another shape": (lambda: Model(*(Narrowing() for _ in range(3))), None),
     "a model that looks into blocks": (lambda: Inquisitive(*(Block() for _ in range(3))), None),
+    "a model that asks what blocks have": (lambda: Choosy(*(Block() for _ in range(3))), None),
     "a model that reads a weight": (lambda: Nosy(*(Block() for _ in range(3))), 1),
 }
 

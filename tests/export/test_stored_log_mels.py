@@ -1,6 +1,7 @@
 """Models that were trained on spectrograms from files hear such files as others hear sounds."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -73,11 +74,19 @@ def spectrogram(frames: int) -> NDArray[np.float32]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of one frame, of fewer than fill the model, just as many, more, and more than are read at once."""
+    """Of one frame, of fewer than fill the model, just as many, more, and more than are read at once.
+
+    Some archives and arrays have each other's names, and one archive holds a text too.
+    """
     (tmp_path / "mels" / "deep").mkdir(parents=True)
     for frames in (1, 40, 64, 65, 9000):
         np.save(tmp_path / "mels" / f"{frames}.npy", spectrogram(frames))
     np.savez_compressed(tmp_path / "mels" / "deep" / "200.npz", log_mel=spectrogram(200), other=np.zeros(3))
+    (tmp_path / "mels" / "deep" / "archive.npy").write_bytes((tmp_path / "mels" / "deep" / "200.npz").read_bytes())
+    (tmp_path / "mels" / "deep" / "plain.npz").write_bytes((tmp_path / "mels" / "65.npy").read_bytes())
+    np.savez(tmp_path / "mels" / "deep" / "described.npz", spectrogram(70))
+    with zipfile.ZipFile(tmp_path / "mels" / "deep" / "described.npz", "a") as archive:
+        archive.writestr("about.txt", "no array")
     np.save(tmp_path / "mels" / "deep" / "half.npy", spectrogram(300).astype(np.float16).T.copy().T)
     return tmp_path / "mels"
 
@@ -101,7 +110,7 @@ def test_files(model: AST, classifier: Classifier, folder: Path) -> None:
     assert [answer.path for answer in answers] == paths
     for answer in answers:
         loaded = np.load(answer.path)
-        values = loaded["log_mel"] if answer.path.suffix == ".npz" else loaded
+        values = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
         found = dict(zip(answer.labels, answer.probabilities, strict=True))
         expected = rows(model, values).mean(0)
         torch.testing.assert_close(torch.tensor([found[label] for label in LABELS]), expected, atol=1e-5, rtol=0)
@@ -149,6 +158,7 @@ WRONG = {
     "nan.npy": (np.where(np.arange(100)[:, None] == 70, np.nan, spectrogram(100)), "holds NaN or infinite values"),
     "whole.npy": (np.zeros((30, BINS), int), "holds int64, expected a log-mel in floating point"),
     "none.npy": (np.zeros((0, BINS)), "holds an array of shape [0, 48]"),
+    "double.npy": (np.full((30, BINS), 1e300), "holds NaN or infinite values"),
     "huge.npy": (np.full((30, BINS), 1e38, np.float32), "the model's answer is not a number; expected log-mels like"),
 }
 
@@ -182,6 +192,43 @@ def test_arrays_that_are_none(classifier: Classifier) -> None:
     ):
         with pytest.raises(ArgumentError, match=line):
             list(classifier.timeline(values))
+
+
+@pytest.mark.parametrize("stored", [">f4", "<f8", "backwards", "read-only"])
+def test_arrays_however_they_lie_in_memory(classifier: Classifier, stored: str) -> None:
+    values = spectrogram(100)
+    if stored == "backwards":
+        given = values[::-1].copy()[::-1]
+    else:
+        given = values.astype(np.float32 if stored == "read-only" else stored)
+        given.flags.writeable = stored != "read-only"
+    expected = [window.probabilities for window in classifier.timeline(values)]
+    np.testing.assert_array_equal([window.probabilities for window in classifier.timeline(given)], expected)
+    np.testing.assert_array_equal(classifier.probabilities(given[None]), classifier.probabilities(values[None]))
+
+
+@pytest.mark.parametrize("give", [np.asarray, torch.from_numpy])
+def test_ranges_are_found_on_arrays(model: AST, tmp_path: Path, give: Any) -> None:
+    """NumPy's as well as PyTorch's, of any length."""
+    clips = [give(spectrogram(frames)) for frames in (40, 64, 200)]
+    report = to_onnx(model, tmp_path / "half.onnx", waveform=False, precision="fp16", calibration=clips)
+    assert (report.recordings, report.agreement) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("clip", "got"),
+    [
+        (np.zeros(100, np.float32), "got torch.float32 [100]"),
+        (np.zeros((100, 40), np.float32), "got torch.float32 [100, 40]"),
+        (torch.zeros(1, 100, BINS), f"got torch.float32 [1, 100, {BINS}]"),
+        (np.zeros((100, BINS), int), f"got torch.int64 [100, {BINS}]"),
+        ("clip.npy", "got 'clip.npy'"),
+    ],
+)
+def test_ranges_are_found_on_nothing_else(model: AST, tmp_path: Path, clip: Any, got: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(got)):
+        to_onnx(model, tmp_path / "half.onnx", waveform=False, precision="fp16", calibration=[clip])
+    assert not list(tmp_path.iterdir())
 
 
 def run(*arguments: object) -> Any:
@@ -280,7 +327,7 @@ def test_the_bundles_client_refuses_what_predict_refuses(bundle: Path, classifie
     assert result.returncode == 1
     assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {str(tmp_path / "good.npy")}, result.stderr
     complaints = result.stderr.splitlines()
-    assert len(complaints) == len(broken) == 13
+    assert len(complaints) == len(broken) == 14
     for file, complaint in zip(broken, complaints, strict=True):
         assert complaint.startswith(f"{file}: ")
     assert "several.npz: no array in NumPy's format, or several and none called log_mel" in result.stderr

@@ -26,8 +26,9 @@ def read(path: str) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile):
-            (name,) = {"log_mel"}.intersection(array.files) or array.files
-            array = np.asarray(array[name])
+            names = {name for name in array.zip.namelist() if name.endswith(".npy")}
+            (name,) = names.intersection({"log_mel.npy"}) or names
+            array = array[name]
     except Exception as error:  # of many kinds, of damaged files
         raise ValueError("no array in NumPy's format, or several and none called log_mel; write it again") from error
     if array.dtype.kind != "f" or array.shape[1:] != (BINS,) or not len(array):
@@ -39,7 +40,8 @@ def windows(log_mel: np.ndarray) -> Iterator[np.ndarray]:
     """Windows a hop apart, and one that ends with the recording; normalised, and padded with the training's mean."""
     last = max(len(log_mel) - WINDOW, 0)
     for start in [*range(0, last, HOP), last]:
-        window = np.asarray(log_mel[start : start + WINDOW], np.float32)
+        with np.errstate(over="ignore"):  # infinite, which is said below
+            window = np.asarray(log_mel[start : start + WINDOW], np.float32)
         if not np.isfinite(window).all():
             raise ValueError("holds NaN or infinite values")
         normalised = (window - np.float32(ABOUT["mean"])) / np.float32(2 * ABOUT["std"])
