@@ -13,6 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from fastloaa.adapters.follow import FollowGrid
+from fastloaa.errors import FastloaaError
 from fastloaa.extras import optional
 
 DOMAIN = "fastloaa"  # of the marks, which are gone when the graph is written
@@ -20,7 +21,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _IDENTITIES = (nn.Identity, nn.Dropout, DropPath)  # in evaluation mode, whatever their rate
 
 
-class NotRepeatedError(Exception):
+class NotRepeatedError(FastloaaError, RuntimeError):
     """Blocks that cannot be copies of each other in this graph: each is to be translated."""
 
 
