@@ -13,18 +13,19 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "bench"))
+from timing import put_into  # noqa: E402
+
 SETS = ("oldest", "middle", "newest")
 PACKAGES = ("torch", "torchaudio", "triton", "timm", "transformers", "peft", "onnx", "onnxruntime", "numpy")
-PAGE, BEGIN, END = ROOT / "docs" / "versions.md", "<!-- table -->\n", "<!-- end of table -->\n"
+PAGE = ROOT / "docs" / "versions.md"
 
 
 def main(arguments: list[str]) -> None:
     runs = [run(name, arguments) for name in SETS]
     text = table(runs)
     print(text)
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{text}{END}{after}")
+    put_into(PAGE, "table", text)
     sys.exit(any(run is None or run["failed"] for run in runs))
 
 
