@@ -91,8 +91,8 @@ def main() -> None:
     for backbone in arguments.backbones:
         rates[backbone], of_sets = with_backbone(backbone, arguments)
         tables |= {(data, backbone): table for data, table in of_sets.items()}
+    text = page(tables, rates, arguments.rates, arguments.precision, made_with(), reading(arguments.doc))
     with replacing(arguments.doc) as temporary:
-        text = page(tables, rates, arguments.rates, arguments.precision, made_with())
         temporary.write_text(text, encoding="utf-8")
     runs = arguments.doc.with_suffix(".csv")
     write_runs(tables, runs)
@@ -217,12 +217,19 @@ def write_runs(tables: Mapping[tuple[str, str], SweepTable], path: Path) -> None
             writer.writerows((*key, *(getattr(run, column) for column in columns)) for run in table.outcomes)
 
 
+def reading(path: Path) -> str:
+    """What somebody wrote above the tables of an older page: it stays when they are made anew."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.partition(READING)[2].partition(TABLES)[0]
+
+
 def page(
     tables: Mapping[tuple[str, str], SweepTable],
     rates: Mapping[str, Mapping[str, float]],
     grid: Sequence[float],
     precision: str,
     about: str,
+    reading: str = "",
 ) -> str:
     """docs/miniature.md: what was done, and what came out of it.
 
@@ -230,6 +237,7 @@ def page(
         tables: by data set and backbone.
         rates: by backbone and method, out of `grid`.
         precision, about: of the command, of the machine.
+        reading: what holds, in somebody's words.
     """
     tables = dict(sorted(tables.items(), key=lambda item: item[0][0]))  # a data set's columns side by side
     columns = [f"{data}, {backbone}" for data, backbone in tables]
@@ -242,6 +250,8 @@ def page(
             about=about,
             precision="" if precision == "auto" else f" --precision {precision}",
         ),
+        *([READING.strip(), "", reading.strip(), ""] if reading.strip() else []),
+        TABLES,
         *heading(
             "method", "trainable parameters", *columns, "paper: EPIC-SOUNDS top-1", "paper: ESC-50", "paper: SPC-2"
         ),
@@ -279,6 +289,7 @@ def cells(*values: str) -> str:
     return f"| {' | '.join(values)} |"
 
 
+READING, TABLES = "## What holds\n", "## Tables\n"
 PREAMBLE = """# The paper's claim in miniature
 
 Written by `python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature{precision}`, whatever it says, on

@@ -113,3 +113,17 @@ def test_the_page(miniature: ModuleType, tmp_path: Path) -> None:
     assert lines[1] == "ESC-10,images,probe,1,0,1000,0.6,0.5,1800.0"
     assert len(lines) == 1 + 2 * len(miniature.ROWS) + 2 * len(miniature.BACKBONES["random"])
     assert "1 folds, 2 seeds, 16 runs, 8.0 hours of training" in text
+    assert miniature.reading(tmp_path / "page.md") == ""
+
+
+def test_what_a_person_wrote_above_the_tables_stays(miniature: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    trials = [Trial(name, 1, 0, Recipe(data="x", frames=64), Path(name)) for name in miniature.ROWS]
+    outcomes = [Outcome(t.name, 1, 0, 9, 0.5, 0.5, 1.0, 9, "last epoch") for t in trials]
+    tables = {("ESC-10", "images"): SweepTable(dict.fromkeys(miniature.ROWS, PaperRow()), trials, outcomes, {})}
+    rates = {"images": dict.fromkeys(miniature.ROWS, 1e-3)}
+    page.write_text(f"# Old\n\n{miniature.READING}\nImages help.\n\n{miniature.TABLES}\n| old |\n")
+    for _ in range(2):
+        page.write_text(miniature.page(tables, rates, [1e-3], "auto", "this machine", miniature.reading(page)))
+    assert page.read_text().count("## What holds\n\nImages help.\n\n## Tables\n") == 1
+    assert "| old |" not in page.read_text()
