@@ -262,6 +262,29 @@ def test_the_microphone(page: Any) -> None:
     page.get_by_role("button", name="Use the microphone").wait_for()
 
 
+def test_a_microphone_that_stays_on_takes_no_more_memory(bundle: Path) -> None:
+    """Four minutes: what was heard is forgotten, and what is asked for then is what came."""
+    code = f"""
+import {{ Recording }} from "{(bundle / "web" / "audio.js").as_uri()}";
+const recording = new Recording();
+const piece = new Float32Array(4096);
+for (let number = 0; number < 3000; number++) {{
+  recording.push(piece.forEach((_, index) => (piece[index] = number * 4096 + index)) ?? piece);
+  if (number % 20 < 19) continue;
+  const start = recording.length - 50_000;
+  recording.forget(start);
+  if (number % 500 < 499) continue;
+  const [first, ...others] = recording.slice(start + 7, start + 40_007);
+  console.log(first === start + 7 && others.every((sample, index) => sample === first + index + 1), others.length);
+}}
+console.log(recording.length, recording.slice(recording.length - 3, recording.length + 9).length);
+console.log(process.memoryUsage().arrayBuffers < 20e6);
+"""
+    command = [program("node"), "--no-warnings", "--input-type=module", "--eval", code]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [*["true 39999"] * 6, "12288000 3", "true"]
+
+
 def test_stopped_before_it_may_listen(page: Any) -> None:
     """The browser still asks whether it may: no microphone stays on, and the button says so."""
     page.evaluate("""() => {

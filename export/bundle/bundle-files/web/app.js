@@ -132,6 +132,7 @@ async function listenToMicrophone() {
       progress(time(sound.length / rate), WORKING);
       if (sound.length >= native(start + about.window)) {
         heard.push(await hear(await taken(start, start + about.window), start));
+        sound.forget(native(start)); // the last window may begin anywhere behind
         start += about.hop;
         if (current()) show();
       } else if (stopped) {
