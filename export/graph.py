@@ -24,7 +24,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class Inference(nn.Module):
     """A model from its input to logits and probabilities, in the form that is exported.
 
-    A row without samples, or with one that is not finite, gives NaN.
+    A row without samples, with one that is not finite, or of such large ones that their spectrum is not, gives NaN.
 
     Holds a copy of the model on the CPU in evaluation mode, see `plain_copy`; the model itself is left as it is.
 
@@ -69,7 +69,10 @@ class Inference(nn.Module):
         logits, embedding = answers(self.model, inner.to(self.dtype))
         # NaN for a row that is empty or not finite, which padding and 8 bits would make an answer of; else 0.
         values = x.flatten(1)
-        unusable = 0 * values.sum(dim=1, keepdim=True) / values.shape[1]  # runtimes have a mean of nothing
+        total = values.sum(dim=1, keepdim=True)
+        if inner is not x:
+            total = total + inner.flatten(1).sum(dim=1, keepdim=True)
+        unusable = 0 * total / values.shape[1]  # runtimes have a mean of nothing
         logits = logits + unusable
         outputs = logits, to_probabilities(logits, self.probabilities)
         return (*outputs, embedding + unusable) if self.embedding else outputs

@@ -80,9 +80,14 @@ class Hearing:
 
         Raises:
             AudioError: a file that cannot be read, or is shorter than `shortest`.
-            ArgumentError: arrays of another shape or dtype, that hold none or too few samples, or some that are not
-                finite.
+            ArgumentError: a stream at another rate; arrays of another shape or dtype, that hold none or too few
+                samples, or some that are not finite.
         """
+        if isinstance(blocks, AudioStream) and blocks.sample_rate != self.rate:
+            raise ArgumentError(
+                f"an AudioStream at {blocks.sample_rate} Hz, the model hears {self.rate} Hz; open it with "
+                f"AudioStream(path, {self.rate})"
+            )
         arrived = blocks if isinstance(blocks, Stream) else self._checked(blocks)
         for start, samples in windows(arrived, self.window, hop):
             if too_short := self.too_short(len(samples)):

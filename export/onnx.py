@@ -29,6 +29,7 @@ from fastloaa.export.verify import Report, as_input, as_recording, verify
 from fastloaa.export.writing import take_weights, with_inputs, write_model
 from fastloaa.extras import optional
 from fastloaa.files import check_utf8, replacing
+from fastloaa.inputs import class_names
 from fastloaa.models import AST
 from fastloaa.ops.autocast import without_autocast
 from fastloaa.probabilities import Probabilities, check_probabilities, probabilities_of
@@ -188,13 +189,9 @@ def metadata_of(
             "the model was trained on spectrograms from files and has no front end for waveforms; give waveform=False "
             "(--log-mel), and feed the file log-mels, normalised as model.front_end does it"
         )
-    if isinstance(labels, str):
-        raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
     classes = cast(int, model.num_classes)
     numbers = [str(number) for number in range(classes)]
     names = labels if labels is not None else getattr(model, "labels", None) or numbers
-    if len(names) != classes:
-        raise ArgumentError(f"{len(names)} labels were given for {classes} classes; give one name for each class")
     opset = check_opset(opset)
     kind = probabilities_of(model) if probabilities is None else probabilities
     several = kind == "sigmoid" and getattr(model, "multi_label", False) if multi_label is None else multi_label
@@ -204,7 +201,7 @@ def metadata_of(
         task=TASK,
         input="image",
         precision=precision,
-        labels=tuple(map(str, names)),
+        labels=class_names(names, classes),
         opset=opset,
         onnxruntime=OPSETS[opset],
         tf32=not waveform,

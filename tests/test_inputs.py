@@ -164,6 +164,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
     "parameters of a name": (lambda: trainable_parameters("AST"), "expected a model, got str 'AST'"),
     "classes by name": (lambda: AST(["dog", "cat"]), "num_classes is a whole number, at least 1; got"),
     "labels in one string": (lambda: AST(2, labels="ab"), "labels are the names of the classes, a list; got 'ab'"),
+    "labels by number": (lambda: AST(2, labels={0: "a", 1: "b"}), r"the names of the classes, a list; got \{0: 'a'"),
     "a model as backbone": (lambda: AST(2, backbone=VIT), "a timm VisionTransformer or Eva, got VisionT"),
     "pretrained=True": (lambda: AST(2, weights=True), 'weights is "timm", the path of a file, or None; got True'),
     "half frames": (lambda: AST(2, frames=512.0), "frames is a whole number, at least 1; got frames=512.0"),

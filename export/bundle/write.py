@@ -60,7 +60,7 @@ def write_bundle(model: str | Path, folder: str | Path, onnxruntime_web: str | P
         raise FileError(f"{model}: reads {metadata.input}; servers want waveforms, export it with its front end")
     if stored and onnxruntime_web is not None:
         raise ArgumentError(f"{model}: reads log-mels, and a page hears sounds; leave onnxruntime-web out")
-    if any(len(label.splitlines()) > 1 for label in metadata.labels):
+    if any(len(f"{label}.".splitlines()) > 1 for label in metadata.labels):  # at its end too
         raise FileError(f"{model}: a label holds a line break, so labels.txt cannot name it; export it with labels=")
     about = _about(re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name), metadata, hearing)
     if Path(model).resolve() != (folder / "model.onnx").resolve():

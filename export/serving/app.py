@@ -1,11 +1,11 @@
 """The application: `POST /predict`, and what is asked about a server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +24,7 @@ from fastloaa.export.serving.model import Question, ServedModel
 from fastloaa.export.serving.uploads import received
 from fastloaa.text import printable
 
+Answer = TypeVar("Answer")
 _PREDICT = "/predict"
 _SOUND = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
@@ -93,7 +94,7 @@ def create_app(models: Mapping[str, Classifier], limits: Limits | None = None) -
         model = chosen(question.model)
         request.state.model = model.name
         async with received(request, limits) as (path, name):
-            answer = await model.hear(path, name, question)
+            answer = await _while_there(request, model.hear(path, name, question))
         metrics.heard.labels(model.name).inc(answer["seconds"])
         return JSONResponse(answer)
 
@@ -192,6 +193,29 @@ async def _not_there(request: Request, error: Exception) -> Response:
     there = f"POST {_PREDICT}, GET /models, GET /health and GET /metrics"
     asked = printable(f"{request.method} {request.url.path}"[:100])
     return _line(error.status_code, f"{asked}: {error.detail}; there are {there}", error.headers)
+
+
+async def _while_there(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
+    """An answer; it is worked on no longer than somebody waits for it.
+
+    Raises:
+        ClientDisconnect: whoever asked has gone.
+    """
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, left = asyncio.create_task(answering), asyncio.create_task(leave())
+    try:
+        await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        left.cancel()
+        await asyncio.gather(answer, left, return_exceptions=True)  # before the recording's file goes
 
 
 async def _gone(_: Request, __: Exception) -> Response:

@@ -138,6 +138,7 @@ class AudioStream(Iterator[Tensor]):
 
     Attributes:
         path: as a Path.
+        sample_rate: of the blocks.
         seconds: how much has been decoded; at the end, how long the sound is.
 
     Yields:
@@ -152,7 +153,7 @@ class AudioStream(Iterator[Tensor]):
     """
 
     def __init__(self, path: str | PathLike[str], sample_rate: int = 16000, live: float | None = None) -> None:
-        self.path, self._rate = _checked(path, sample_rate)
+        self.path, self.sample_rate = _checked(path, sample_rate)
         self._live = live
         self.seconds = 0.0
         self._blocks = self._decoded()
@@ -168,7 +169,7 @@ class AudioStream(Iterator[Tensor]):
         with _opened(self.path, live=self._live is not None) as sound:
             if sound.note:
                 warnings.warn(f"{self.path}: {sound.note}", AudioWarning, stacklevel=2)
-            yield from resampled_blocks(self._counted(sound), sound.rate, self._rate)
+            yield from resampled_blocks(self._counted(sound), sound.rate, self.sample_rate)
             if not self.seconds:
                 raise Unreadable(_NO_SAMPLES)
 

@@ -93,6 +93,8 @@ def predict(
     with_times = with_times or stream
     if form and out is None and not with_times:
         raise ArgumentError("--format goes with --out or --timeline; --json gives a line of JSON for each file")
+    if with_times and pool is not Pool.mean:
+        raise ArgumentError("--pool makes one answer of many windows, and --timeline gives each its own; leave one out")
     kind = _format(out, form, as_json, timeline.FORMATS if with_times else tables.FORMATS)
     classifier, left_out = Classifier(model), LeftOut()
     paths = sound_files(files, left_out, log_mels=classifier.hearing.mel_bins is not None)

@@ -2,6 +2,7 @@
 
 import operator
 import os
+from collections.abc import Mapping, Set
 from typing import Any, cast
 
 import numpy as np
@@ -65,6 +66,21 @@ def number(name: str, value: Any) -> float:
     if found - found != 0:
         raise ArgumentError(f"{name} is a finite number; got {value!r}")
     return found
+
+
+def class_names(labels: Any, classes: int) -> tuple[str, ...]:
+    """Names of the classes in their order, as words.
+
+    Raises:
+        ArgumentError: one word; a dict, of which there would be the keys, or a set, which has no order; more or fewer
+            than there are classes.
+    """
+    if isinstance(labels, str | Mapping | Set):
+        raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r:.80}")
+    names = tuple(map(str, labels))
+    if len(names) != classes:
+        raise ArgumentError(f"{len(names)} labels were given for {classes} classes; give one name for each class")
+    return names
 
 
 def check_module(model: Any) -> None:

@@ -16,7 +16,7 @@ from fastloaa.backbones import TimmBackbone, find_backbone
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
-from fastloaa.inputs import as_tensor, whole
+from fastloaa.inputs import as_tensor, class_names, whole
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
 from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
@@ -157,24 +157,19 @@ class AST(nn.Module):
         super().__init__()
         num_classes, frames = whole("num_classes", num_classes), whole("frames", frames)
         mel_bins, sample_rate = whole("mel_bins", mel_bins), whole("sample_rate", sample_rate)
-        if isinstance(labels, str):
-            raise ArgumentError(f"labels are the names of the classes, a list; got {labels!r}")
+        names = None if labels is None else class_names(labels, num_classes)
         if not isinstance(backbone, str):
             raise ArgumentTypeError(
                 f"backbone is the name of a timm VisionTransformer or Eva, got {type(backbone).__name__}"
             )
         if not isinstance(weights, str | Path | None):
             raise ArgumentTypeError(f'weights is "timm", the path of a file, or None; got {weights!r:.80}')
-        if labels is not None and len(labels) != num_classes:
-            raise ArgumentError(
-                f"{len(labels)} labels were given for {num_classes} classes; give one name for each class"
-            )
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ArgumentError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
         self.front_end: SpectrogramFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
         self.num_classes = num_classes
-        self.labels = None if labels is None else tuple(map(str, labels))
+        self.labels = names
         self.probabilities, self.multi_label = probabilities, multi_label
         self._architecture = {
             "backbone": backbone,

@@ -211,6 +211,7 @@ def test_labels_and_pictures_of_several(model: str, sound: Path, tmp_path: Path)
     for arguments, message in [
         ([sound, deep, "--out", "a.txt"], "txt is of one recording, got 2; give --out FOLDER --format txt"),
         ([sound, "--format", "png"], "a picture needs a file: add --out NAME.png"),
+        ([sound, "--pool", "max"], "--pool makes one answer of many windows"),
         ([sound, "--out", "a.parquet"], "a.parquet: give a name that ends in .jsonl, .csv, .txt, .png"),
         ([sound, "--out", "a"], "a: give a name that ends in"),
     ]:

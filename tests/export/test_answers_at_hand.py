@@ -130,5 +130,8 @@ def test_what_is_no_recording(clips: Iterable[Any], model: AST, tmp_path: Path) 
 def test_letters_of_one_word_are_no_labels(model: AST, tmp_path: Path) -> None:
     with pytest.raises(FastloaaError, match=r"labels are the names of the classes, a list; got 'abcde'"):
         to_onnx(model, tmp_path / "a.onnx", labels="abcde")
+    for labels in (dict(enumerate("abcde")), set("abcde")):  # transformers' id2label would be its numbers
+        with pytest.raises(FastloaaError, match=r"labels are the names of the classes, a list; got \{"):
+            to_onnx(model, tmp_path / "a.onnx", labels=labels)  # type: ignore[arg-type]
     to_onnx(model, tmp_path / "a.onnx", labels=[1, 2, 3, 4, 5])  # type: ignore[list-item]
     assert Classifier(tmp_path / "a.onnx").metadata.labels == ("1", "2", "3", "4", "5")

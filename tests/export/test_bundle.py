@@ -25,7 +25,7 @@ from fastloaa.export import Classifier, to_onnx, write_bundle
 from fastloaa.files import FileError
 from helpers.bundles import LABELS
 from helpers.small import SMALL, small_ast
-from helpers.sounds import encoded, flac_of_length, noise, wav_with_sizes
+from helpers.sounds import encoded, flac_of_length, noise, replaced, wav_with_sizes
 
 
 @pytest.fixture
@@ -131,6 +131,9 @@ def unusable(folder: Path) -> list[Path]:
         soundfile.write(folder / name, tone, 16000, subtype)
         os.truncate(folder / name, (folder / name).stat().st_size * 2 // 3)
     soundfile.write(folder / "loud.wav", 1e30 * tone, 16000, subtype="FLOAT")
+    for rate in (1, 999, 1_000_001, 70_000_000):  # which no ratio with terms of four digits is near to, at the ends
+        content = encoded(tone, 16000, "WAV")
+        (folder / f"{rate}.wav").write_bytes(replaced(content, content.index(b"fmt ") + 12, "<I", rate))
     (folder / "text.wav").write_text("not a sound")
     (folder / "nothing.wav").touch()
     (folder / "folder.wav").mkdir()
@@ -147,10 +150,16 @@ def test_python_refuses_what_predict_refuses(bundle: Path, sound: Path, tmp_path
     assert result.returncode == 1
     assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {str(sound)}
     *complaints, brief = result.stderr.splitlines()
-    assert len(complaints) == len(files) == 15
+    assert len(complaints) == len(files) == 19
     for file, complaint in zip(files, complaints, strict=True):
         assert complaint.startswith(f"{file}: ")
-    for word, files_of_it in (("NaN", 3), ("truncated", 3), ("no samples", 2), ("not a number", 1)):
+    for word, files_of_it in (
+        ("NaN", 3),
+        ("truncated", 3),
+        ("no samples", 2),
+        ("not a number", 1),
+        ("its header says", 4),
+    ):
         assert sum(word in complaint for complaint in complaints) == files_of_it
     assert brief.startswith(f"{tmp_path / 'brief.wav'}: 398 samples at 16000 Hz; ")  # less than one window of 25 ms
 
@@ -292,6 +301,11 @@ def test_what_cannot_be_served(bundle: Path, tmp_path: Path) -> None:
     for name, changes, complaint in (
         ("mel.onnx", {"input": "log_mel"}, r"mel\.onnx: reads log_mel; servers want waveforms"),
         ("torn.onnx", {"labels": '["a\\nb", "c", "d", "e", "f"]'}, r"torn\.onnx: a label holds a line break"),
+        (
+            "lines.onnx",
+            {"labels": '["a\\n", "b\\n", "c\\n", "d\\n", "e\\n"]'},
+            r"lines\.onnx: a label holds a line break",
+        ),
     ):
         proto = onnx.load(bundle / "model.onnx")
         props = {prop.key: prop.value for prop in proto.metadata_props}

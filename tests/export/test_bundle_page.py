@@ -262,6 +262,71 @@ def test_the_microphone(page: Any) -> None:
     page.get_by_role("button", name="Use the microphone").wait_for()
 
 
+def test_a_microphone_that_stays_on_takes_no_more_memory(bundle: Path) -> None:
+    """Four minutes: what was heard is forgotten, and what is asked for then is what came."""
+    code = f"""
+import {{ Recording }} from "{(bundle / "web" / "audio.js").as_uri()}";
+const recording = new Recording();
+const piece = new Float32Array(4096);
+for (let number = 0; number < 3000; number++) {{
+  recording.push(piece.forEach((_, index) => (piece[index] = number * 4096 + index)) ?? piece);
+  if (number % 20 < 19) continue;
+  const start = recording.length - 50_000;
+  recording.forget(start);
+  if (number % 500 < 499) continue;
+  const [first, ...others] = recording.slice(start + 7, start + 40_007);
+  console.log(first === start + 7 && others.every((sample, index) => sample === first + index + 1), others.length);
+}}
+console.log(recording.length, recording.slice(recording.length - 3, recording.length + 9).length);
+console.log(process.memoryUsage().arrayBuffers < 20e6);
+"""
+    command = [program("node"), "--no-warnings", "--input-type=module", "--eval", code]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [*["true 39999"] * 6, "12288000 3", "true"]
+
+
+def test_stopped_before_it_may_listen(page: Any) -> None:
+    """The browser still asks whether it may: no microphone stays on, and the button says so."""
+    page.evaluate("""() => {
+        const {mediaDevices} = navigator;
+        window.streams = [];
+        window.allowed = new Promise(resolve => (window.allow = resolve));
+        mediaDevices.getUserMedia = async wanted => {
+            await window.allowed;
+            window.streams.push(await MediaDevices.prototype.getUserMedia.call(mediaDevices, wanted));
+            return window.streams.at(-1);
+        };
+    }""")
+    page.get_by_role("button", name="Use the microphone").click()
+    page.get_by_role("button", name="Stop").click()
+    page.evaluate("window.allow()")
+    page.get_by_role("button", name="Use the microphone").wait_for()
+    states = "window.streams.flatMap(stream => stream.getTracks()).map(({readyState}) => readyState)"
+    assert page.evaluate(states) == ["ended"]
+    page.evaluate("delete navigator.mediaDevices.getUserMedia")
+
+
+def test_a_file_that_another_one_has_taken_the_place_of(page: Any, tmp_path: Path) -> None:
+    """Decoded after the other was heard, it does not say that it goes on."""
+    page.evaluate("""() => {
+        const {decodeAudioData} = BaseAudioContext.prototype;
+        window.decoded = new Promise(resolve => (window.decode = resolve));
+        OfflineAudioContext.prototype.decodeAudioData = async function (content) {
+            delete OfflineAudioContext.prototype.decodeAudioData;
+            await window.decoded;
+            return decodeAudioData.call(this, content);
+        };
+    }""")
+    for name in ("slow.wav", "quick.wav"):
+        soundfile.write(tmp_path / name, recording(6000), 16000)
+        page.get_by_label("Choose a sound file").set_input_files(tmp_path / name)
+    page.get_by_text("Done").wait_for()
+    page.evaluate("window.decode()")
+    page.wait_for_timeout(300)
+    assert page.get_by_role("status").text_content().startswith("Done")
+    assert page.get_by_role("article").get_by_text("quick.wav").is_visible()
+
+
 def test_without_the_runtime_it_says_what_is_missing(browser: Any, complete: Path, tmp_path: Path) -> None:
     write_bundle(complete / "model.onnx", tmp_path / "bare")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=str(tmp_path / "bare"))) as server:
@@ -289,6 +354,7 @@ def test_node_answers_as_the_session_does(complete: Path) -> None:
         (np.full(300, 0.1, "<f4").tobytes(), "300 samples at 16000 Hz; the model looks at 400 and more"),
         (np.array([np.nan] * 5000, "<f4").tobytes(), "The recording "),
         (np.full(5000, 1e30, "<f4").tobytes(), "The model's answer is not a number"),
+        (waveform.tobytes()[:-1], "truncated, the input ends within a sample"),
     ):
         result = run(input=bad)
         assert (result.returncode, result.stdout) == (1, b"")

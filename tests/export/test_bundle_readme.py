@@ -10,6 +10,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +20,7 @@ from fastloaa.export import to_onnx, write_bundle
 from fastloaa.export.bundle.browser import PARTS
 from helpers.bundles import LABELS
 from helpers.small import SMALL, small_ast
+from helpers.sounds import noise
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SUFFIXES = {"python": ".py", "cpp": ".cpp", "js": ".mjs", "bash": ".sh"}
@@ -88,6 +90,19 @@ def test_its_python_answers(described: Path, tmp_path: Path) -> None:
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert {name for name, *_ in rows} == {clip}
     assert {label for _, label, _ in rows} <= set(LABELS)
+
+
+def test_what_the_program_in_cpp_is_given(bundle: Path, tmp_path: Path) -> None:
+    """By a real ffmpeg: the mean of the channels, as in classify.py."""
+    (code,) = re.findall(r"^ffmpeg .*?< clip\.f32$", readme(bundle), re.MULTILINE | re.DOTALL)
+    soundfile.write(tmp_path / "clip.wav", noise(5000, channels=2), 16000)
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    (tmp_path / "classify").write_text("#!/bin/sh\ncat > heard.f32\n")
+    (tmp_path / "classify").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-euc", code], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True)
+    stored, _ = soundfile.read(tmp_path / "clip.wav")
+    np.testing.assert_allclose(np.fromfile(tmp_path / "heard.f32", "<f4"), stored.mean(axis=1), atol=1e-6)
 
 
 def test_onnxruntime_web_by_hand(bundle: Path, tmp_path: Path) -> None:

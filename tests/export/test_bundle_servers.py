@@ -93,7 +93,7 @@ def test_which_release_carries_an_onnxruntime() -> None:
     assert first_release("99.0") is None
 
 
-def ask(bundle: Path, sound: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def ask(bundle: Path, sound: Path, folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The bundle's script with a real ffmpeg; curl, unless it is given an address, shows what it is given."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "ffmpeg").unlink(missing_ok=True)
@@ -101,10 +101,8 @@ def ask(bundle: Path, sound: Path, folder: Path, *more: str) -> subprocess.Compl
     if not more:
         (folder / "bin" / "curl").write_text('#!/bin/sh\necho "$@"\ncp "${5#@}" request.json\n')
         (folder / "bin" / "curl").chmod(0o755)
-    path = f"{folder / 'bin'}:{os.environ['PATH']}"
-    return subprocess.run(
-        [bundle / "ask.sh", sound, *more], cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
-    )
+    given = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"} | environment
+    return subprocess.run([bundle / "ask.sh", sound, *more], cwd=folder, capture_output=True, text=True, env=given)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +126,18 @@ def test_nothing_is_sent_where_there_is_nothing_to_hear(
     assert not (tmp_path / "request.json").exists()
 
 
-def test_the_first_window_is_sent(bundle: Path, tmp_path: Path) -> None:
-    """Also of a file whose name a shell would take apart."""
-    sound = tmp_path / "-my $(echo) 'sound'.wav"
+def sent(folder: Path) -> np.ndarray:
+    """The samples of what `ask` would send."""
+    (tensor,) = json.loads((folder / "request.json").read_text())["inputs"]
+    return np.array(tensor["data"])
+
+
+@pytest.mark.parametrize("name", ["-my $(echo) 'sound'.wav", "2026-11-26T12:30.wav"])
+def test_the_first_window_is_sent(bundle: Path, tmp_path: Path, name: str) -> None:
+    """Also of a file whose name a shell would take apart, and ffmpeg for an address."""
     samples = noise(12_000)
-    soundfile.write(sound, samples, 16000, subtype="FLOAT")
-    result = ask(bundle, sound, tmp_path)
+    soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+    result = ask(bundle, Path(name), tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "http://localhost:8000/v2/models/my_sounds/infer" in result.stdout
     request = json.loads((tmp_path / "request.json").read_text())
@@ -141,6 +145,28 @@ def test_the_first_window_is_sent(bundle: Path, tmp_path: Path) -> None:
     assert (tensor["name"], tensor["shape"], tensor["datatype"]) == ("waveform", [1, 10480], "FP32")
     np.testing.assert_allclose(tensor["data"], samples[:10480].astype(np.float32), rtol=1e-6)
     assert request["outputs"] == [{"name": "probabilities", "parameters": {"classification": 3}}]
+
+
+@pytest.mark.parametrize(("channels", "subtype"), [(2, "PCM_16"), (2, "FLOAT"), (6, "PCM_24"), (9, "PCM_16")])
+def test_channels_are_averaged(bundle: Path, tmp_path: Path, channels: int, subtype: str) -> None:
+    """As all other clients do; ffmpeg's own way of making mono is louder."""
+    soundfile.write(tmp_path / "sound.wav", noise(5000, channels), 16000, subtype=subtype)
+    result = ask(bundle, tmp_path / "sound.wav", tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    stored, _ = soundfile.read(tmp_path / "sound.wav")
+    np.testing.assert_allclose(sent(tmp_path), stored.mean(axis=1), atol=1e-6)
+
+
+def test_numbers_are_those_of_json_in_any_country(bundle: Path, tmp_path: Path) -> None:
+    """In German a shell's tools write 0,5."""
+    locale = [program("localedef"), "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"]
+    if subprocess.run(locale, capture_output=True, check=False).returncode:
+        pytest.skip("the system has no sources of locales: Debian's locales")
+    samples = noise(500)
+    soundfile.write(tmp_path / "sound.wav", samples, 16000, subtype="FLOAT")
+    result = ask(bundle, tmp_path / "sound.wav", tmp_path, LOCPATH=str(tmp_path), LC_ALL="de_DE.UTF-8")
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(sent(tmp_path), samples, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastloaa import AST, adapt
-from fastloaa.audio import AudioError, load_audio
+from fastloaa.audio import AudioError, AudioStream, load_audio
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export import Classifier, Prediction, to_onnx
 from fastloaa.export.windows import Pool
@@ -129,11 +129,18 @@ def test_timelines_of_what_people_have(onnx_file: Path, sounds: list[Path]) -> N
     long = load_audio(sounds[4])
     expected = list(classifier.timeline(sounds[4]))
     forms = [str(sounds[4]), long, long.numpy(), long.double().numpy(), long.split(700), iter([*long.split(9000)])]
+    forms.append(AudioStream(sounds[4]))
     for form in forms:
         found = list(classifier.timeline(form))
         assert [(window.start, window.end) for window in found] == [(window.start, window.end) for window in expected]
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_a_stream_at_another_rate_is_not_heard(onnx_file: Path, sounds: list[Path]) -> None:
+    """It would be answered for as a slower or faster sound."""
+    with pytest.raises(ArgumentError, match=r"an AudioStream at 8000 Hz, the model hears 16000 Hz; open it with"):
+        next(Classifier(onnx_file).timeline(AudioStream(sounds[4], 8000)))
 
 
 def test_a_timeline_goes_as_the_sound_does(onnx_file: Path) -> None:

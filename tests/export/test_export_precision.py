@@ -87,6 +87,7 @@ UNUSABLE = {
     "infinite": torch.tensor([[torch.inf] + [0.1] * 5000]),
     "minus infinite": torch.tensor([[0.1, -torch.inf]]),
     "both infinities": torch.tensor([[torch.inf, -torch.inf]]),
+    "far too large": torch.tensor([[1e30, -1e30] * 2500]),
     "NaN beyond the window": torch.tensor([[0.1] * 20_000 + [torch.nan]]),
 }
 

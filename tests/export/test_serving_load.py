@@ -197,6 +197,32 @@ def test_whoever_has_gone_holds_no_place(served: dict[str, Classifier]) -> None:
         assert sample(client, "fastloaa_requests_total", status="400") == 1
 
 
+def test_for_whoever_has_gone_nothing_more_is_heard(served: dict[str, Classifier]) -> None:
+    """Of a recording of 399 windows: the run that was under way is the last."""
+    held, came = Held(served["rooms"]), False
+
+    async def receive() -> Any:
+        nonlocal came
+        if came:
+            await asyncio.to_thread(held.entered.wait, 60)
+            return {"type": "http.disconnect"}
+        came = True
+        return {"type": "http.request", "body": flac(noise(100 * 16000)), "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    app = create_app({"rooms": held}, Limits(batch_size=4))  # type: ignore[dict-item]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(app, scope, receive, send)
+        assert sample(client, "fastloaa_requests_in_progress") == 0
+        assert sample(client, "fastloaa_requests_total", model="rooms", status="400") == 1
+        held.go.set()
+    assert len(held.sizes) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [{"max_bytes": 0}, {"batch_size": 0}, {"max_seconds": 0}, {"max_delay": -1}, {"max_delay": float("nan")}],

@@ -13,7 +13,8 @@ process.on("uncaughtException", ({ message }) => {
 const here = (name) => new URL(name, import.meta.url);
 const about = JSON.parse(await readFile(here("model.json"), "utf8"));
 const bytes = await buffer(process.stdin);
-const samples = new Float32Array(new Uint8Array(bytes).buffer, 0, bytes.length >> 2);
+if (bytes.length % 4) throw new Error("truncated, the input ends within a sample");
+const samples = new Float32Array(new Uint8Array(bytes).buffer);
 const heard = windows(checked(samples, about).length, about);
 
 ort.env.wasm.numThreads = 1;

@@ -124,6 +124,8 @@ def windows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def classify(session: onnxruntime.InferenceSession, path: str) -> np.ndarray:
     """Probabilities of the classes, `[classes]`: the mean over the windows of a file."""
     with Sound(finished(path)) as sound:
+        if not 1_000 <= sound.samplerate <= 1_000_000:
+            raise ValueError(f"its header says {sound.samplerate} Hz, expected 1 kHz to 1 MHz; correct the header")
         answers = [
             session.run(["probabilities"], {"waveform": window[np.newaxis]})[0][0]  # [batch, samples]
             for window in windows(resampled(mono(sound), sound.samplerate))

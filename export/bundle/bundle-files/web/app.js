@@ -77,6 +77,7 @@ async function listenToFile(file) {
   try {
     say(`Reading ${file.name}`, WORKING);
     const samples = checked(await decoded(await file.arrayBuffer(), about.sample_rate), about);
+    if (!current()) return;
     const parts = windows(samples.length, about);
     const length = time(samples.length / about.sample_rate);
     say("Waiting for the model", WORKING);
@@ -107,18 +108,18 @@ async function listenToMicrophone() {
   const current = begin("Microphone");
   const sound = new Recording();
   let wake = () => {};
+  let stopped = false;
+  recording = {
+    stop() {
+      stopped = true;
+      wake();
+    },
+  };
   say("Waiting for the microphone", WORKING);
   const microphone = await Microphone.open((samples) => {
     sound.push(samples);
     wake();
   });
-  recording = {
-    stopped: false,
-    stop() {
-      this.stopped = true;
-      wake();
-    },
-  };
   const { rate } = microphone;
   const native = (position) => Math.round((position * rate) / about.sample_rate);
   const taken = async (start, stop) => {
@@ -126,14 +127,15 @@ async function listenToMicrophone() {
     return samples.slice(0, stop - start);
   };
   try {
-    say("Listening to the microphone", WORKING);
+    if (current()) say("Listening to the microphone", WORKING);
     for (let start = 0; current(); ) {
       progress(time(sound.length / rate), WORKING);
       if (sound.length >= native(start + about.window)) {
         heard.push(await hear(await taken(start, start + about.window), start));
+        sound.forget(native(start)); // the last window may begin anywhere behind
         start += about.hop;
         if (current()) show();
-      } else if (recording.stopped) {
+      } else if (stopped) {
         break;
       } else {
         await new Promise((resolve) => (wake = resolve));
@@ -146,6 +148,7 @@ async function listenToMicrophone() {
     if (!heard.length || last.stop / about.sample_rate > heard.at(-1).stop) {
       heard.push(await hear(checked(await taken(last.start, last.stop), about), last.start));
     }
+    if (!current()) return;
     show();
     say(`Done: ${time(length / about.sample_rate)} heard.`);
   } finally {

@@ -50,23 +50,33 @@ function isCut(view) {
   return false;
 }
 
-/** Samples that come in pieces. */
+/** Samples that come in pieces, and may be forgotten: a microphone goes on for hours. */
 export class Recording {
   #samples = new Float32Array(1 << 16);
-  length = 0;
+  #first = 0; // number of the first sample that is kept
+  length = 0; // of all that came
 
   push(piece) {
-    if (this.length + piece.length > this.#samples.length) {
-      const larger = new Float32Array(2 * (this.length + piece.length));
+    const kept = this.length - this.#first;
+    if (kept + piece.length > this.#samples.length) {
+      const larger = new Float32Array(2 * (kept + piece.length));
       larger.set(this.#samples);
       this.#samples = larger;
     }
-    this.#samples.set(piece, this.length);
+    this.#samples.set(piece, kept);
     this.length += piece.length;
   }
 
+  /** Samples from number `start` to before `stop`, as far as they are kept. */
   slice(start, stop) {
-    return this.#samples.slice(start, Math.min(stop, this.length));
+    const [from, to] = [start, Math.min(stop, this.length)].map((number) => Math.max(number - this.#first, 0));
+    return this.#samples.slice(from, to);
+  }
+
+  /** Keep nothing before sample number `start`. */
+  forget(start) {
+    this.#samples.copyWithin(0, start - this.#first, this.length - this.#first);
+    this.#first = start;
   }
 }
 
