@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastloaa.adapters.files import ADAPTER_FILE, check_made_for, describe_backbone
 from fastloaa.adapters.record import is_adapted, note
-from fastloaa.backbones import backbone_of
+from fastloaa.backbones import OpenBlock, backbone_of
 from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs.options import build
@@ -40,7 +40,7 @@ class InsertedMethod(ABC):
             raise ArgumentError("the model has been adapted already; build a fresh one")
         backbone = backbone_of(model)
         for index, block in enumerate(backbone.blocks):
-            backbone.layout(index, block)  # which refuses what cannot be taken apart
+            OpenBlock(block, backbone.layout(index, block))  # both refuse what cannot be taken apart
         there = {id(parameter) for parameter in model.parameters()}
         names = {id(parameter): name for name, parameter in backbone.blocks.named_parameters()}
         self.insert(model)
