@@ -1,6 +1,8 @@
 """Adapters alone on disk: adapters + head with their configuration, a few MB beside the backbone they were made for."""
 
 import hashlib
+import warnings
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights
+from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights, present_config
 from fastloaa.adapters.config import AdaptConfig
 from fastloaa.adapters.loaa import LoAA
-from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import backbone_of, is_audio_transformer
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, find_file, read_safetensors, understanding, write_safetensors
@@ -34,7 +35,10 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     how to build the model again.
 
     Raises:
-        ArgumentError: a model that has not been adapted.
+        ArgumentError: a model that has not been adapted, or whose adapters are not alike.
+
+    Warns:
+        UserWarning: more trains than adapters and head, and is not in the file.
 
     Examples:
         >>> from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -48,9 +52,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     """
     check_module(model)
     check_path(path)
-    config = adapt_config(model)
+    config = present_config(model)
     if config is None:
         raise ArgumentError("the model has no adapters to save; call adapt(model, ...) first")
+    state = adapter_state(model)
+    warn_of_rest(model, state)
     metadata = {
         "kind": "adapter",
         "adapt": config.to_json(),
@@ -58,7 +64,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
         "initialisation": {name: adapter.initialisation for name, adapter in _adapters(model).items()},
         "model": backbone_of(model).config(),
     }
-    write_safetensors(path, adapter_state(model), metadata)
+    write_safetensors(path, state, metadata)
 
 
 def load_adapter(
@@ -93,7 +99,7 @@ def load_adapter(
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
-    here, present = describe_backbone(model, fingerprint=check_backbone), adapt_config(model)
+    here, present = describe_backbone(model, fingerprint=check_backbone), present_config(model)
     with understanding(path, "an adapter file"):
         config, made_for = AdaptConfig.from_json(metadata["adapt"]), dict(metadata["backbone"])
         known = dict(metadata.get("initialisation") or {})
@@ -145,6 +151,17 @@ def _check_adapters(path: str | Path, state: dict[str, Tensor], config: AdaptCon
         if wrong or not stored:
             what = f"{wrong[0]} of shape {stored[wrong[0]]}" if wrong else "nothing"
             raise FileError(f"{path}: damaged, holds {what} for adapters {config}; save it again")
+
+
+def warn_of_rest(model: nn.Module, state: Collection[str]) -> None:
+    """Say so if parameters train that are not among those of `state`, which is all that is kept."""
+    lost = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in state]
+    if lost:
+        warnings.warn(
+            f"{len(lost)} parameters train that are not in the file, such as {lost[0]}: it holds adapters and head "
+            f"alone, which answer otherwise beside other values of those; save the model's state dict as well",
+            stacklevel=3,
+        )
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
