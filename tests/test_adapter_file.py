@@ -182,6 +182,24 @@ def test_what_trains_and_is_not_in_the_file_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_a_model_takes_the_files_labels(tmp_path: Path) -> None:
+    names = ["rain", "dog", "cat", "sea", "wind"]
+    model = trained()
+    model.labels = tuple(names)
+    save_adapter(model, tmp_path / "a.safetensors")
+    assert load_adapter(fresh(), tmp_path / "a.safetensors").labels == tuple(names)
+    own = [name.upper() for name in names]
+    assert load_adapter(fresh(labels=own), tmp_path / "a.safetensors").labels == tuple(own)
+    with pytest.raises(AdapterError, match="labels in another order"):
+        load_adapter(fresh(labels=sorted(names)), tmp_path / "a.safetensors")
+
+
+def test_another_front_end_is_said(tmp_path: Path) -> None:
+    save_adapter(trained(), tmp_path / "a.safetensors")
+    with pytest.warns(UserWarning, match=r"trained behind a front end with mean=-4\.26.*, the model's has mean=-6\.6,"):
+        load_adapter(fresh(mean=-6.6), tmp_path / "a.safetensors")
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not a tensor in sight")
     (tmp_path / "empty.safetensors").write_bytes(b"")

@@ -20,6 +20,7 @@ from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.record import adapt_config, note, record_of
 from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, activation_name
 from fastloaa.backbones import AdaptedBlock, backbone_of
+from fastloaa.backbones.blocks import Branch
 from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
 from fastloaa.errors import ArgumentTypeError, FastloaaError
 from fastloaa.export.sharing import sharing_copy, unshare
@@ -114,20 +115,27 @@ def _merged_block(index: int, block: nn.Module) -> nn.Module:
             f"the adapters of block {index} read their block's un-normed input, its Linears the normed one, and a "
             f"LayerNorm is no Linear; only adapters made with normed_input=True can be merged"
         )
-    for branch in (block.loaa_attn, block.loaa_ffn):
-        if branch is not None and (type(branch).forward is not LoAA.forward or hooked(branch)):
-            raise MergeError(
-                f"beside block {index} stands a {type(branch).__name__} with a forward or hooks of its own; only what "
-                f"LoAA itself computes is merged: remove the hooks, or put the adapter in its place"
-            )
+    loaa_attn, loaa_ffn = (_adapter(index, branch) for branch in (block.loaa_attn, block.loaa_ffn))
     block, layout = sharing_copy(block), block.layout
-    if block.loaa_attn is not None:
+    if loaa_attn is not None:
         scale = take_scale(block, layout.scale1)
-        setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, block.loaa_attn))
-    if block.loaa_ffn is not None:
+        setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, loaa_attn))
+    if loaa_ffn is not None:
         scale = take_scale(block, layout.scale2)
-        setattr(block, layout.mlp, _widen_mlp(index, getattr(block, layout.mlp), scale, block.loaa_ffn))
+        setattr(block, layout.mlp, _widen_mlp(index, getattr(block, layout.mlp), scale, loaa_ffn))
     return block.closed()
+
+
+def _adapter(index: int, branch: Branch | None) -> LoAA | None:
+    """What stands beside a part of a block, if it is a LoAA and does what LoAA does."""
+    if branch is None:
+        return None
+    if not isinstance(branch, LoAA) or type(branch).forward is not LoAA.forward or hooked(branch):
+        raise MergeError(
+            f"beside block {index} stands a {type(branch).__name__} with a forward or hooks of its own; only what LoAA "
+            f"itself computes is merged: remove the hooks, or put the adapter in its place"
+        )
+    return branch
 
 
 def take_scale(block: nn.Module, name: str | None) -> Tensor | None:

@@ -21,7 +21,8 @@ from fastloaa.probabilities import check_probabilities
 
 ADAPTER_FILE = "adapter.safetensors"
 """What the file is called in the folder of a run, of a trainer's checkpoint, or of a repository."""
-_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
+_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head, beside the labels
+_FRONT_END = ("front_end", "sample_rate", "mean", "std")  # and of what it hears
 
 
 class AdapterError(FastloaaError, ValueError):
@@ -72,6 +73,8 @@ def load_adapter(
 ) -> ModelT:
     """Load what `save_adapter` wrote into `model`, in place; adapts the model first if it is not yet.
 
+    An `AST` answers from then on as the file says: softmax or sigmoid, and by its labels if it has none itself.
+
     Args:
         model: the same architecture on the same frozen weights. Frames may differ: the kernels do not mind.
         path: the file, a folder with `adapter.safetensors` in it, or a repository of Hugging Face's hub with that,
@@ -84,7 +87,11 @@ def load_adapter(
 
     Raises:
         FileError: missing, damaged, or not an adapter file; a repository that cannot be had.
-        AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
+        AdapterError: made for another backbone, another grid, another number of classes, or the model's labels in
+            another order. `model` is left as it was.
+
+    Warns:
+        UserWarning: trained behind a front end with other settings than the model's.
 
     Examples:
         >>> from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -103,9 +110,17 @@ def load_adapter(
     with understanding(path, "an adapter file"):
         config, made_for = AdaptConfig.from_json(metadata["adapt"]), dict(metadata["backbone"])
         known = dict(metadata.get("initialisation") or {})
-        answers = {name: value for name, value in dict(metadata.get("model") or {}).items() if name in _ANSWERS}
+        said = dict(metadata.get("model") or {})
+        answers = {name: value for name, value in said.items() if name in _ANSWERS}
         check_probabilities(answers.get("probabilities", "softmax"), answers.get("multi_label", False))
+        labels = None if said.get("labels") is None else tuple(map(str, said["labels"]))
     check_made_for(path, made_for, here)
+    own = getattr(model, "labels", None)
+    if labels and own and own != labels and sorted(own) == sorted(labels):
+        raise AdapterError(
+            f"{path}: was trained for the model's labels in another order; give the model none of its own, and it "
+            f"takes the file's"
+        )
     if present is not None and present != config:
         raise AdapterError(
             f"{path}: was saved from {config}, the model has {present}; load it into an un-adapted model"
@@ -126,9 +141,23 @@ def load_adapter(
     if is_audio_transformer(model):  # the head answers as it was trained to
         for name, value in answers.items():
             setattr(model, name, value)
+        if labels and own is None and len(labels) == getattr(model, "num_classes", None):
+            setattr(model, "labels", labels)  # noqa: B010 (not every such model has them)
+        _warn_of_front_end(path, said, model.config())
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)
     return model
+
+
+def _warn_of_front_end(path: str | Path, trained: dict[str, Any], config: dict[str, Any]) -> None:
+    other = [name for name in _FRONT_END if name in trained and name in config and trained[name] != config[name]]
+    if other:
+        then, now = (", ".join(f"{name}={values[name]}" for name in other) for values in (trained, config))
+        warnings.warn(
+            f"{path}: was trained behind a front end with {then}, the model's has {now}, so the adapters hear other "
+            f"numbers than in training; build the model with those",
+            stacklevel=3,
+        )
 
 
 def _check_adapters(path: str | Path, state: dict[str, Tensor], config: AdaptConfig, dim: int) -> None:
