@@ -43,7 +43,7 @@ def loaa_weight_grad_kernel(
     period = line_length * position_stride
     row = tl.arange(0, BM)
     token = (first + row) % tokens
-    phase = (token + tokens * period - prefix) % period
+    phase = (token + prefix * period - prefix) % period  # of 32 bits, which tokens * period is not for long clips
     ahead, ahead_phase, prefix_phase = BM % tokens, BM % tokens % period, prefix % period
     o_column = step * R + column % R
     b_sum = tl.zeros((BC, BD), tl.float32)

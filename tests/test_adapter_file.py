@@ -1,14 +1,16 @@
 """Adapter files: what they hold, and what refuses them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from fastloaa import AST, adapt, load_adapter, save_adapter, trainable_parameters
+from fastloaa import AST, LoAA, adapt, concat, load_adapter, save_adapter, trainable_parameters
 from fastloaa.adapters.files import AdapterError, adapter_state, backbone_fingerprint
 from fastloaa.files import FileError, read_safetensors
 from helpers.small import SMALL, small_ast, small_vit, wake_adapters
@@ -125,6 +127,77 @@ def test_another_adapter_shape_is_refused(tmp_path: Path) -> None:
     save_adapter(trained(), tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match="un-adapted model"):
         load_adapter(adapt(fresh(), bottleneck=8), tmp_path / "a.safetensors")
+
+
+def rescale(model: AST) -> None:
+    for adapter in (module for module in model.modules() if isinstance(module, LoAA)):
+        adapter.scale = 0.25
+
+
+def sum_everywhere(model: AST) -> None:
+    for block in model.backbone.blocks:
+        block.loaa_attn, block.loaa_ffn = (concat([each, each], [1, -2]) for each in (block.loaa_attn, block.loaa_ffn))
+
+
+def take_out(model: AST) -> None:
+    for block in model.backbone.blocks:
+        block.loaa_attn = None
+
+
+@pytest.mark.parametrize("change", [rescale, sum_everywhere, take_out])
+def test_adapters_are_saved_as_they_are_by_now(tmp_path: Path, change: Callable[[AST], None]) -> None:
+    model = trained(scale=0.5)
+    change(model)
+    save_adapter(model, tmp_path / "a.safetensors")
+    x = torch.randn(2, 64, 128)
+    torch.testing.assert_close(load_adapter(fresh(), tmp_path / "a.safetensors")(x), model(x))
+    load_adapter(model, tmp_path / "a.safetensors")
+
+
+def test_adapters_that_no_configuration_describes_are_not_saved(tmp_path: Path) -> None:
+    changes: dict[str, Callable[[nn.Module], object]] = {
+        "block 1 has other adapters": lambda block: setattr(block, "loaa_ffn", concat([block.loaa_ffn])),
+        "beside block 1 stands a Sequential": lambda block: setattr(block, "loaa_ffn", nn.Sequential(block.loaa_ffn)),
+    }
+    for message, change in changes.items():
+        model = trained(scale=0.5)
+        change(model.backbone.blocks[1])
+        with pytest.raises(ValueError, match=message):
+            save_adapter(model, tmp_path / "a.safetensors")
+    model = trained()
+    for block in model.backbone.blocks:
+        block.loaa_ffn.scale = 2.0
+    with pytest.raises(ValueError, match="those beside the FFN"):
+        save_adapter(model, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_trains_and_is_not_in_the_file_is_said(tmp_path: Path) -> None:
+    model = trained()
+    model.backbone.pos_embed.requires_grad_(True)
+    with pytest.warns(UserWarning, match=r"1 parameters train that are not in the file, such as backbone\.pos_embed"):
+        save_adapter(model, tmp_path / "a.safetensors")
+    model.requires_grad_(False)
+    save_adapter(model, tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_model_takes_the_files_labels(tmp_path: Path) -> None:
+    names = ["rain", "dog", "cat", "sea", "wind"]
+    model = trained()
+    model.labels = tuple(names)
+    save_adapter(model, tmp_path / "a.safetensors")
+    assert load_adapter(fresh(), tmp_path / "a.safetensors").labels == tuple(names)
+    own = [name.upper() for name in names]
+    assert load_adapter(fresh(labels=own), tmp_path / "a.safetensors").labels == tuple(own)
+    with pytest.raises(AdapterError, match="labels in another order"):
+        load_adapter(fresh(labels=sorted(names)), tmp_path / "a.safetensors")
+
+
+def test_another_front_end_is_said(tmp_path: Path) -> None:
+    save_adapter(trained(), tmp_path / "a.safetensors")
+    with pytest.warns(UserWarning, match=r"trained behind a front end with mean=-4\.26.*, the model's has mean=-6\.6,"):
+        load_adapter(fresh(mean=-6.6), tmp_path / "a.safetensors")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

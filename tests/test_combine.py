@@ -110,6 +110,18 @@ def test_average_refuses_other_initialisations() -> None:
     average(runs(5, 6), check_initialisation=False)
 
 
+def test_average_refuses_other_backbones_and_inputs() -> None:
+    plain, other = small_ast(), small_ast()
+    models = []
+    for model, normed_input in ((plain, True), (copy.deepcopy(plain), False), (other, True)):
+        torch.manual_seed(5)
+        models.append(adapt(model, bottleneck=4, normed_input=normed_input))
+    with pytest.raises(CombineError, match="differ in normed_input: True and, in number 2, False"):
+        average(models[:2])
+    with pytest.raises(CombineError, match="differ in the backbone's frozen weights"):
+        average(models[::2])
+
+
 def test_average_knows_what_adapter_files_started_from(tmp_path: Path) -> None:
     """Files keep the origin; a bare state dict does not have one."""
     models = runs(5, 5, 6)
@@ -124,6 +136,8 @@ def test_average_knows_what_adapter_files_started_from(tmp_path: Path) -> None:
     loaded[1].load_state_dict(models[1].state_dict())
     with pytest.raises(CombineError, match="not known"):
         average(loaded[:2])
+    models[1].load_state_dict(small_ast().head.state_dict(prefix="head."), strict=False)  # of no adapter
+    average(models[:2])
 
 
 def test_average_refuses_unlike_shapes_and_models() -> None:

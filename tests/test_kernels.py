@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastloaa import LoAA
 from fastloaa.ops import functional
@@ -153,6 +154,22 @@ def test_opcheck_on_cpu_tensors(dtype: torch.dtype) -> None:
     operands = (x, down, up, None, None, mask, None, None, *NOT_NORMED)
     torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, True, True, True])
     torch.library.opcheck(loaa_backward, [dy, pre, *operands, *SETTINGS, 0.0, False, False, True])
+
+
+def test_the_op_counts_the_operations_of_the_torch_backend() -> None:
+    x, down = torch.randn(2, 12, 16, requires_grad=True), torch.randn(16, 16, 1, 3, requires_grad=True)
+    up, frozen = torch.randn_like(down, requires_grad=True), torch.randn_like(down)
+    for weight in (down, frozen):
+        counts = []
+        for fused in (True, False):
+            with FlopCounterMode(display=False) as counted:
+                if fused:
+                    out, _ = loaa_forward(x, weight, up, *[None] * 5, *NOT_NORMED, 3, 0, *SETTINGS[2:], 0.0, True)
+                else:
+                    out = loaa(x, weight, up, freq_bins=3, backend="torch")
+                out.sum().backward()
+            counts.append(counted.get_total_flops())
+        assert counts[0] == counts[1] > 0
 
 
 def test_gradients_need_the_pre_activation() -> None:

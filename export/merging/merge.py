@@ -20,9 +20,11 @@ from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.record import adapt_config, note, record_of
 from fastloaa.adapters.widened import Between, WidenedAttention, WidenedMlp, activation_name
 from fastloaa.backbones import AdaptedBlock, backbone_of
+from fastloaa.backbones.blocks import Branch
 from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
 from fastloaa.errors import ArgumentTypeError, FastloaaError
 from fastloaa.export.sharing import sharing_copy, unshare
+from fastloaa.ops.tracing import hooked
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -48,8 +50,8 @@ def merge(model: ModelT) -> ModelT:
         A model of the same class; `merged_from(result)` says what it was made from.
 
     Raises:
-        MergeError: no adapters, adapters on the un-normed input of their block, weights of two dtypes in one block, or
-            a kind of attention or FFN whose Linears are not known.
+        MergeError: no adapters, adapters on the un-normed input of their block, weights of two dtypes in one block, a
+            kind of attention or FFN whose Linears are not known, or hooks and other forwards on these.
         TypeError: another kind of model.
 
     Examples:
@@ -113,14 +115,27 @@ def _merged_block(index: int, block: nn.Module) -> nn.Module:
             f"the adapters of block {index} read their block's un-normed input, its Linears the normed one, and a "
             f"LayerNorm is no Linear; only adapters made with normed_input=True can be merged"
         )
+    loaa_attn, loaa_ffn = (_adapter(index, branch) for branch in (block.loaa_attn, block.loaa_ffn))
     block, layout = sharing_copy(block), block.layout
-    if isinstance(block.loaa_attn, LoAA):
+    if loaa_attn is not None:
         scale = take_scale(block, layout.scale1)
-        setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, block.loaa_attn))
-    if isinstance(block.loaa_ffn, LoAA):
+        setattr(block, layout.attn, _widen_attention(index, getattr(block, layout.attn), scale, loaa_attn))
+    if loaa_ffn is not None:
         scale = take_scale(block, layout.scale2)
-        setattr(block, layout.mlp, _widen_mlp(index, getattr(block, layout.mlp), scale, block.loaa_ffn))
+        setattr(block, layout.mlp, _widen_mlp(index, getattr(block, layout.mlp), scale, loaa_ffn))
     return block.closed()
+
+
+def _adapter(index: int, branch: Branch | None) -> LoAA | None:
+    """What stands beside a part of a block, if it is a LoAA and does what LoAA does."""
+    if branch is None:
+        return None
+    if not isinstance(branch, LoAA) or type(branch).forward is not LoAA.forward or hooked(branch):
+        raise MergeError(
+            f"beside block {index} stands a {type(branch).__name__} with a forward or hooks of its own; only what LoAA "
+            f"itself computes is merged: remove the hooks, or put the adapter in its place"
+        )
+    return branch
 
 
 def take_scale(block: nn.Module, name: str | None) -> Tensor | None:
@@ -139,10 +154,10 @@ def take_scale(block: nn.Module, name: str | None) -> Tensor | None:
 
 def _widen_attention(index: int, attn: nn.Module, scale: Tensor | None, adapter: LoAA) -> WidenedAttention:
     parts = attention_parts(attn)
-    if parts is None or not parts.is_linear:
+    if parts is None or not parts.is_linear or hooked(attn):
         raise MergeError(
             f"block {index} has a {type(attn).__name__}; adapters merge into attention whose Linears are known "
-            f"(fastloaa.backbones.parts.attention_parts)"
+            f"(fastloaa.backbones.parts.attention_parts), without hooks or another forward on it or them"
         )
     between, inner, outer = _parts(index, adapter, parts.proj)
     qkv, proj = _more_rows(parts.qkv, *inner), _more_columns(_scaled(parts.proj, scale), *outer)
@@ -151,10 +166,10 @@ def _widen_attention(index: int, attn: nn.Module, scale: Tensor | None, adapter:
 
 def _widen_mlp(index: int, mlp: nn.Module, scale: Tensor | None, adapter: LoAA) -> nn.Module:
     parts = ffn_parts(mlp)
-    if parts is None or not parts.is_linear:
+    if parts is None or not parts.is_linear or hooked(mlp):
         raise MergeError(
             f"block {index} has a {type(mlp).__name__}; adapters merge into FFNs whose Linears are known "
-            f"(fastloaa.backbones.parts.ffn_parts)"
+            f"(fastloaa.backbones.parts.ffn_parts), without hooks or another forward on it or them"
         )
     between, inner, outer = _parts(index, adapter, parts.fc2)
     fc1, fc2 = _more_rows(parts.fc1, *inner), _more_columns(_scaled(parts.fc2, scale), *outer)

@@ -1,7 +1,7 @@
 """Put Look-Aside Adapters into a model, freeze the rest."""
 
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from fastloaa.adapters.config import AdaptConfig, AdapterOptions
 from fastloaa.adapters.follow import follow_grid
 from fastloaa.adapters.loaa import Kernel, LoAA
-from fastloaa.adapters.record import is_adapted, note, record_of
+from fastloaa.adapters.record import adapt_config, is_adapted, note, record_of
 from fastloaa.backbones import AdaptedBlock, Backbone, BlockLayout, backbone_of, find_backbone, register
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.inputs import check_module
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+_SITES = ("loaa_attn", "loaa_ffn")
 _DEFAULTS = AdapterOptions()
 _OPTIONS = [option.name for option in fields(AdapterOptions) if option.name not in ("attn", "ffn", "bottleneck")]
 
@@ -136,6 +137,50 @@ def new_adapter(backbone: Backbone, like: Tensor, kernel: tuple[int, int], confi
         dtype=like.dtype,
         **config.branch(),
     )
+
+
+def present_config(model: nn.Module) -> AdaptConfig | None:
+    """As `adapt_config`, of the adapters as they are now: they may have been given other factors since `adapt`, or
+    others have taken their places. Dropout and backend, which change no answers, are those that `adapt` was given.
+
+    Raises:
+        ArgumentError: they are not alike, and no one configuration says what they are.
+    """
+    config = adapt_config(model)
+    blocks = [] if config is None else list(backbone_of(model).blocks)
+    if config is None or not blocks:
+        return config
+    described = [
+        [_described(index, getattr(block, site, None)) for site in _SITES] for index, block in enumerate(blocks)
+    ]
+    for index, other in enumerate(described):
+        if other != described[0]:
+            raise ArgumentError(
+                f"block {index} has other adapters than block 0: beside attention and FFN {other}, not {described[0]}; "
+                f"one configuration is kept for all"
+            )
+    attn, ffn = described[0]
+    kernels = {name: one and one.pop("kernel") for name, one in (("attn", attn), ("ffn", ffn))}
+    if attn and ffn and attn != ffn:
+        raise ArgumentError(
+            f"the adapters beside attention have {attn}, those beside the FFN {ffn}; one configuration is kept for all"
+        )
+    return replace(config, **kernels, **(attn or ffn or {}))  # type: ignore[arg-type]
+
+
+def _described(index: int, adapter: nn.Module | None) -> dict[str, Any] | None:
+    """What of an adapter is in a configuration, None for none."""
+    if adapter is None:
+        return None
+    if not isinstance(adapter, LoAA):
+        raise ArgumentError(f"beside block {index} stands a {type(adapter).__name__}; configurations say what LoAA is")
+    return {
+        "kernel": adapter.down.kernel_size,
+        "bottleneck": adapter.down.out_channels,
+        "bias": adapter.down.bias is not None,
+        "scale": float(adapter.scale),
+        "activation": adapter.activation,
+    }
 
 
 def freeze_backbone(backbone: Backbone) -> None:

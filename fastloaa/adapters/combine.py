@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fastloaa.adapters.files import adapter_state
+from fastloaa.adapters.files import adapter_state, describe_backbone
 from fastloaa.adapters.loaa import LoAA
 from fastloaa.adapters.record import adapt_config
 from fastloaa.errors import FastloaaError
@@ -107,7 +107,7 @@ def average(
 
     Raises:
         CombineError: none given, another number of weights or a sum that is not positive, models without adapters, of
-            other shapes, or of different initialisations.
+            other shapes, on other backbones, or of different initialisations.
 
     Examples:
         >>> import copy
@@ -133,6 +133,12 @@ def average(
     adapters = [_adapters(model) for model in models]
     for name in ("scale", "activation", "token_order"):
         _check_alike(name, [[getattr(adapter, name) for adapter in column] for column in adapters])
+    if not isinstance(models[0], LoAA):
+        _check_alike("normed_input", [config.normed_input for model in models if (config := adapt_config(model))])
+        told = [describe_backbone(model) for model in models]
+        for name in told[0]:
+            what = "the backbone's frozen weights" if name == "fingerprint" else f"the backbone's {name}"
+            _check_alike(what, [each[name] for each in told], show=name != "fingerprint")
     if check_initialisation:
         starts = [[adapter.initialisation for adapter in column] for column in adapters]
         if any(start is None for column in starts for start in column):

@@ -1,6 +1,8 @@
 """Adapters alone on disk: adapters + head with their configuration, a few MB beside the backbone they were made for."""
 
 import hashlib
+import warnings
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights
+from fastloaa.adapters.adapting import ModelT, adapt, frozen_weights, present_config
 from fastloaa.adapters.config import AdaptConfig
 from fastloaa.adapters.loaa import LoAA
-from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import backbone_of, is_audio_transformer
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.files import FileError, check_tensors, find_file, read_safetensors, understanding, write_safetensors
@@ -20,7 +21,8 @@ from fastloaa.probabilities import check_probabilities
 
 ADAPTER_FILE = "adapter.safetensors"
 """What the file is called in the folder of a run, of a trainer's checkpoint, or of a repository."""
-_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head
+_ANSWERS = {"probabilities", "multi_label"}  # what a model's configuration says of its head, beside the labels
+_FRONT_END = ("front_end", "sample_rate", "mean", "std")  # and of what it hears
 
 
 class AdapterError(FastloaaError, ValueError):
@@ -34,7 +36,10 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     how to build the model again.
 
     Raises:
-        ArgumentError: a model that has not been adapted.
+        ArgumentError: a model that has not been adapted, or whose adapters are not alike.
+
+    Warns:
+        UserWarning: more trains than adapters and head, and is not in the file.
 
     Examples:
         >>> from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -48,9 +53,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     """
     check_module(model)
     check_path(path)
-    config = adapt_config(model)
+    config = present_config(model)
     if config is None:
         raise ArgumentError("the model has no adapters to save; call adapt(model, ...) first")
+    state = adapter_state(model)
+    warn_of_rest(model, state)
     metadata = {
         "kind": "adapter",
         "adapt": config.to_json(),
@@ -58,13 +65,15 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
         "initialisation": {name: adapter.initialisation for name, adapter in _adapters(model).items()},
         "model": backbone_of(model).config(),
     }
-    write_safetensors(path, adapter_state(model), metadata)
+    write_safetensors(path, state, metadata)
 
 
 def load_adapter(
     model: ModelT, path: str | Path, *, check_backbone: bool = True, revision: str | None = None
 ) -> ModelT:
     """Load what `save_adapter` wrote into `model`, in place; adapts the model first if it is not yet.
+
+    An `AST` answers from then on as the file says: softmax or sigmoid, and by its labels if it has none itself.
 
     Args:
         model: the same architecture on the same frozen weights. Frames may differ: the kernels do not mind.
@@ -78,7 +87,11 @@ def load_adapter(
 
     Raises:
         FileError: missing, damaged, or not an adapter file; a repository that cannot be had.
-        AdapterError: made for another backbone, another grid, or another number of classes. `model` is left as it was.
+        AdapterError: made for another backbone, another grid, another number of classes, or the model's labels in
+            another order. `model` is left as it was.
+
+    Warns:
+        UserWarning: trained behind a front end with other settings than the model's.
 
     Examples:
         >>> from fastloaa import AST, adapt, load_adapter, save_adapter
@@ -93,13 +106,21 @@ def load_adapter(
     state, metadata = read_safetensors(path)
     if metadata.get("kind") != "adapter":
         raise FileError(f"{path}: not an adapter file; expected one that save_adapter wrote")
-    here, present = describe_backbone(model, fingerprint=check_backbone), adapt_config(model)
+    here, present = describe_backbone(model, fingerprint=check_backbone), present_config(model)
     with understanding(path, "an adapter file"):
         config, made_for = AdaptConfig.from_json(metadata["adapt"]), dict(metadata["backbone"])
         known = dict(metadata.get("initialisation") or {})
-        answers = {name: value for name, value in dict(metadata.get("model") or {}).items() if name in _ANSWERS}
+        said = dict(metadata.get("model") or {})
+        answers = {name: value for name, value in said.items() if name in _ANSWERS}
         check_probabilities(answers.get("probabilities", "softmax"), answers.get("multi_label", False))
+        labels = None if said.get("labels") is None else tuple(map(str, said["labels"]))
     check_made_for(path, made_for, here)
+    own = getattr(model, "labels", None)
+    if labels and own and own != labels and sorted(own) == sorted(labels):
+        raise AdapterError(
+            f"{path}: was trained for the model's labels in another order; give the model none of its own, and it "
+            f"takes the file's"
+        )
     if present is not None and present != config:
         raise AdapterError(
             f"{path}: was saved from {config}, the model has {present}; load it into an un-adapted model"
@@ -120,9 +141,23 @@ def load_adapter(
     if is_audio_transformer(model):  # the head answers as it was trained to
         for name, value in answers.items():
             setattr(model, name, value)
+        if labels and own is None and len(labels) == getattr(model, "num_classes", None):
+            setattr(model, "labels", labels)  # noqa: B010 (not every such model has them)
+        _warn_of_front_end(path, said, model.config())
     for name, adapter in _adapters(model).items():
         adapter.initialisation = known.get(name)
     return model
+
+
+def _warn_of_front_end(path: str | Path, trained: dict[str, Any], config: dict[str, Any]) -> None:
+    other = [name for name in _FRONT_END if name in trained and name in config and trained[name] != config[name]]
+    if other:
+        then, now = (", ".join(f"{name}={values[name]}" for name in other) for values in (trained, config))
+        warnings.warn(
+            f"{path}: was trained behind a front end with {then}, the model's has {now}, so the adapters hear other "
+            f"numbers than in training; build the model with those",
+            stacklevel=3,
+        )
 
 
 def _check_adapters(path: str | Path, state: dict[str, Tensor], config: AdaptConfig, dim: int) -> None:
@@ -145,6 +180,17 @@ def _check_adapters(path: str | Path, state: dict[str, Tensor], config: AdaptCon
         if wrong or not stored:
             what = f"{wrong[0]} of shape {stored[wrong[0]]}" if wrong else "nothing"
             raise FileError(f"{path}: damaged, holds {what} for adapters {config}; save it again")
+
+
+def warn_of_rest(model: nn.Module, state: Collection[str]) -> None:
+    """Say so if parameters train that are not among those of `state`, which is all that is kept."""
+    lost = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in state]
+    if lost:
+        warnings.warn(
+            f"{len(lost)} parameters train that are not in the file, such as {lost[0]}: it holds adapters and head "
+            f"alone, which answer otherwise beside other values of those; save the model's state dict as well",
+            stacklevel=3,
+        )
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

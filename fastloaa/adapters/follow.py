@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fastloaa.backbones import Backbone
+from fastloaa.backbones.blocks import OpenHook
 from fastloaa.errors import ArgumentError
 from fastloaa.grid import TokenGrid
 
 
-class FollowGrid:
+class FollowGrid(OpenHook):
     """Before each block: the adapters take the model's grid if it has changed, and the tokens are counted.
 
     The model is no submodule of its blocks, so they hold it here; in a copy of the model they hold the copy.

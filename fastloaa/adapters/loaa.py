@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -128,9 +129,10 @@ class LoAA(nn.Module):
         """Keep to another grid: the one of the model around it, when that has changed."""
         self.freq_bins, self.prefix_tokens, self.token_order = grid.freq_bins, grid.prefix_tokens, grid.token_order
 
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*args, **options)
-        self.initialisation = None
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+        if any(name.startswith(prefix) for name in state_dict):  # not those of the backbone or the head alone
+            self.initialisation = None
 
     def forward(
         self,

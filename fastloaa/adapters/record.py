@@ -19,6 +19,7 @@ class Record:
         adapted: how `adapt` put adapters in; None: it did not, or `merge` dissolved them.
         names_before: what another of `fastloaa.methods` has inserted: the names of the blocks' parameters now, and
             before.
+        trained: the names of the parameters that it trains: what it has inserted, and the head.
         by_peft: Hugging Face peft has put adapters in, by `fastloaa.peft`, and knows which.
         selection: `name_adapters` has put several in, of which this says which is meant.
         merged_from: what `merge` made the model from, see `fastloaa.export.merged_from`.
@@ -26,6 +27,7 @@ class Record:
 
     adapted: AdaptConfig | None = None
     names_before: dict[str, str] | None = None
+    trained: frozenset[str] = frozenset()
     by_peft: bool = False
     selection: Selection | None = None
     merged_from: dict[str, Any] | None = None

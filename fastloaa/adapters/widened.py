@@ -17,7 +17,7 @@ from fastloaa.backbones.parts import AttentionParts, FfnParts, HeadShape
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.ops.activations import ACTIVATIONS
 from fastloaa.ops.shifts import Offset, fold, unfold
-from fastloaa.ops.tracing import exporting, transformed
+from fastloaa.ops.tracing import exporting, hooked, transformed
 from fastloaa.ops.triton_version import NO_TRITON, NOT_COMPILED
 
 if NO_TRITON is None:
@@ -210,8 +210,10 @@ def rotated(x: Tensor, rope: Tensor, shape: HeadShape) -> Tensor:
 
 def activation_name(module: nn.Module) -> str | None:
     """The name among `ACTIVATIONS` of what a module computes, None if it is none of them."""
+    if hooked(module):
+        return None
     approximate = getattr(module, "approximate", None)
-    if isinstance(module, nn.GELU) and approximate in ("none", "tanh"):
+    if type(module) is nn.GELU and approximate in ("none", "tanh"):
         return "gelu" if approximate == "none" else "gelu_tanh"
     if type(module) in (GELU, GELUTanh):  # timm's own
         return "gelu" if type(module) is GELU else "gelu_tanh"

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from fastloaa.errors import ArgumentTypeError
 from fastloaa.grid import TokenGrid
 from fastloaa.ops.normed import NormedFrom, norm_once
 
@@ -39,14 +40,27 @@ class Branch(Protocol):
     ) -> Tensor: ...
 
 
+class OpenHook:
+    """A forward pre-hook that an open block has as such, and that leaves with what stands in it."""
+
+
 class OpenBlock(nn.Module):
     """A pre-norm block taken apart, for blocks that put something between the parts.
 
-    Takes over all that the block has under its own names, so the backbone's state dict keeps its keys.
+    Takes over all that the block has under its own names, so the backbone's state dict keeps its keys, and its forward
+    and backward hooks. A block that was compiled in place (`block.compile()`) is not any more: its parts are others.
+
+    Raises:
+        ArgumentTypeError: the block's forward has been replaced.
     """
 
     def __init__(self, block: nn.Module, layout: BlockLayout) -> None:
         nn.Module.__init__(self)  # not that of a subclass's other base, which would draw weights
+        if "forward" in vars(block):
+            raise ArgumentTypeError(
+                f"a block has a forward of its own beside that of its class, {type(block).__name__}: what is put into "
+                f"the block would never run; remove it first (del block.forward; accelerate's: remove_hook_from_module)"
+            )
         self.layout, self.block_type = layout, type(block)
         self.taken = _take_over(self, block)
 
@@ -91,6 +105,9 @@ class OpenBlock(nn.Module):
         block = self.block_type.__new__(self.block_type)
         nn.Module.__init__(block)
         _take_over(block, self, self.taken)
+        for key, hook in list(block._forward_pre_hooks.items()):
+            if isinstance(hook, OpenHook):
+                del block._forward_pre_hooks[key]
         return block
 
 
@@ -132,11 +149,13 @@ class AdaptedBlock(OpenBlock):
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_HOOKS = [name for name in _OF_EVERY_MODULE if name.startswith(("_forward_", "_backward_", "_is_full_backward_hook"))]
 
 
 def _take_over(to: nn.Module, block: nn.Module, names: frozenset[str] | None = None) -> frozenset[str]:
     """Give `to` the submodules, parameters, buffers and attributes of `block`, or some of them; returns their names."""
-    own = {name: value for name, value in vars(block).items() if name not in _OF_EVERY_MODULE}
+    elsewhere = _OF_EVERY_MODULE | {"_compiled_call_impl"}  # which is a call of `block` itself
+    own = {name: value for name, value in vars(block).items() if name not in elsewhere}
     parts = [*own, *block._parameters, *block._buffers, *block._modules]
     taken = frozenset(parts) if names is None else names
     for name, value in own.items():
@@ -151,5 +170,7 @@ def _take_over(to: nn.Module, block: nn.Module, names: frozenset[str] | None = N
     for name, module in block._modules.items():
         if name in taken:
             to.add_module(name, module)
+    for name in _HOOKS:
+        setattr(to, name, getattr(block, name))  # the dictionaries themselves, from which handles remove
     to.training = block.training
     return taken

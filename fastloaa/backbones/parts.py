@@ -13,6 +13,8 @@ from timm.layers import Attention, AttentionRope, DiffAttention, GluMlp, Mlp, Sw
 from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 
+from fastloaa.ops.tracing import hooked
+
 
 @dataclass(frozen=True)
 class HeadShape:
@@ -120,8 +122,8 @@ Reader = Callable[[Any], PartsT | None]
 
 
 class PartsByClass(Generic[PartsT]):
-    """Call it with a module for the module's parts: None for a class that is not known, and for a subclass of a known
-    one that has a `forward` of its own."""
+    """Call it with a module for the module's parts: None for a class that is not known, and for a subclass or an object
+    of a known one that has a `forward` of its own."""
 
     def __init__(self) -> None:
         self._readers: dict[type[nn.Module], Reader[PartsT]] = {}
@@ -137,7 +139,7 @@ class PartsByClass(Generic[PartsT]):
 
     def __call__(self, module: nn.Module) -> PartsT | None:
         kind = next((kind for kind in type(module).__mro__ if kind in self._readers), None)
-        if kind is None or type(module).forward is not kind.forward:
+        if kind is None or type(module).forward is not kind.forward or "forward" in vars(module):
             return None
         return self._readers[kind](module)
 
@@ -209,8 +211,8 @@ def _(mlp: SwiGLU) -> FfnParts | None:
 
 
 def are_linears(*modules: Any) -> bool:
-    """Whether these are Linears and just that: others, such as LoRA's, are more than their weights."""
-    return all(type(module) is nn.Linear for module in modules)
+    """Whether these are Linears and just that: others, such as LoRA's, are more than their weights, as are hooks."""
+    return all(type(module) is nn.Linear and not hooked(module) for module in modules)
 
 
 def stacked(linears: Sequence[nn.Linear]) -> nn.Linear:

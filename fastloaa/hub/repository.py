@@ -12,9 +12,8 @@ import timm
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 
-from fastloaa.adapters.adapting import trainable_parameters
+from fastloaa.adapters.adapting import present_config, trainable_parameters
 from fastloaa.adapters.files import ADAPTER_FILE, load_adapter, save_adapter
-from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import FastloaaError
 from fastloaa.files import (
@@ -199,7 +198,7 @@ def _save_run(folder: Path, out: Path) -> Facts:
 
 def _save_model(model: nn.Module, out: Path) -> Facts:
     save_adapter(model, out / ADAPTER_FILE)
-    backbone, config = backbone_of(model), adapt_config(model)
+    backbone, config = backbone_of(model), present_config(model)
     assert config is not None  # save_adapter has asked
     return Facts(
         name=None,

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fastloaa.adapters.files import ADAPTER_FILE, check_made_for, describe_backbone
-from fastloaa.adapters.record import is_adapted, note
-from fastloaa.backbones import backbone_of
+from fastloaa.adapters.files import ADAPTER_FILE, check_made_for, describe_backbone, warn_of_rest
+from fastloaa.adapters.record import is_adapted, note, record_of
+from fastloaa.backbones import OpenBlock, backbone_of
 from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs.options import build
@@ -40,7 +40,7 @@ class InsertedMethod(ABC):
             raise ArgumentError("the model has been adapted already; build a fresh one")
         backbone = backbone_of(model)
         for index, block in enumerate(backbone.blocks):
-            backbone.layout(index, block)  # which refuses what cannot be taken apart
+            OpenBlock(block, backbone.layout(index, block))  # both refuse what cannot be taken apart
         there = {id(parameter) for parameter in model.parameters()}
         names = {id(parameter): name for name, parameter in backbone.blocks.named_parameters()}
         self.insert(model)
@@ -50,10 +50,22 @@ class InsertedMethod(ABC):
             parameter.requires_grad_(id(parameter) not in there)
         for head in backbone.head.values():
             head.requires_grad_(True)
+        note(model, trained=frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad))
         return model
 
     def save(self, model: AST, path: str | Path) -> None:
-        """Write what was inserted and the head, the options, and which backbone they belong to, as safetensors."""
+        """Write what was inserted and the head, the options, and which backbone they belong to, as safetensors.
+
+        Raises:
+            ArgumentError: a model that nothing was inserted into.
+
+        Warns:
+            UserWarning: more trains than that, and is not in the file.
+        """
+        state = _trained(model)
+        if not state:
+            raise ArgumentError(f"nothing of the method {self.name!r} is in the model; apply(model) puts it there")
+        warn_of_rest(model, state)
         metadata = {
             "kind": "method",
             "method": self.name,
@@ -61,7 +73,7 @@ class InsertedMethod(ABC):
             "backbone": describe_backbone(model),
             "model": model.config(),
         }
-        write_safetensors(path, _trainable(model), metadata)
+        write_safetensors(path, state, metadata)
 
     def load(self, path: str | Path, weights: str | Path | None) -> AST:
         """The model that `save` wrote, with the options that it was saved with.
@@ -81,13 +93,15 @@ class InsertedMethod(ABC):
         if largest > sum(tensor.numel() for tensor in state.values()):  # or so much would be made
             raise FileError(f"{path}: damaged, its tensors are too small for {options}; save it again")
         build(type(self), options, self.name).apply(model)
-        check_tensors(path, _trainable(model), state)
+        check_tensors(path, _trained(model), state)
         model.load_state_dict(state, strict=False)
         return model
 
 
-def _trainable(model: AST) -> dict[str, Tensor]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def _trained(model: AST) -> dict[str, Tensor]:
+    """Whether or not it is frozen by now."""
+    names = record_of(model).trained
+    return {name: parameter for name, parameter in model.named_parameters() if name in names}
 
 
 def like(block: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from fastloaa.adapters.record import is_adapted
+from fastloaa.adapters.record import is_adapted, record_of
 from fastloaa.audio import FRONT_ENDS, SpectrogramFrontEnd
 from fastloaa.backbones import TimmBackbone, find_backbone
 from fastloaa.errors import ArgumentError, ArgumentTypeError
@@ -280,7 +280,8 @@ class AST(nn.Module):
         return ast.train(model.training)
 
     def save(self, path: str | Path) -> None:
-        """Write backbone and head with their configuration as safetensors; not for adapted models (`save_adapter`).
+        """Write backbone and head with their configuration as safetensors; not for adapted models (`save_adapter`), nor
+        for merged ones (`save_merged`).
 
         `AST.load(path)` brings the model back; `AST(..., weights=path)` takes the backbone alone.
         """
@@ -288,6 +289,10 @@ class AST(nn.Module):
             raise ArgumentError(
                 "the model has adapters: save_adapter(model, path), or the method that put them in, saves them alone; "
                 "merge(model) dissolves those of LoAA"
+            )
+        if record_of(self).merged_from is not None:
+            raise ArgumentError(
+                "the model is a merged one, wider than its configuration says; save_merged(model, path)"
             )
         grid = {"freq_bins": self.grid.freq_bins, "time_steps": self.grid.time_steps}
         write_safetensors(path, self.state_dict(), {"kind": "model", "config": self.config(), "grid": grid})

@@ -1,14 +1,14 @@
 """Weights of Hugging Face transformers' AST, renamed for our own."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fastloaa.adapters.adapting import adapt
+from fastloaa.adapters.adapting import adapt, present_config
 from fastloaa.adapters.loaa import LoAA
-from fastloaa.adapters.record import adapt_config
 from fastloaa.backbones import backbone_of
 from fastloaa.backbones.transformers_ast import is_transformers_ast
 from fastloaa.errors import ArgumentError, ArgumentTypeError
@@ -70,11 +70,17 @@ def ast_config(
             "embed_dim": config.hidden_size,
             "depth": config.num_hidden_layers,
             "num_heads": config.num_attention_heads,
-            "mlp_ratio": config.intermediate_size / config.hidden_size,
+            "mlp_ratio": _ratio(config.intermediate_size, config.hidden_size),
             "qkv_bias": config.qkv_bias,
         },
         "norm_eps": config.layer_norm_eps,
     }
+
+
+def _ratio(hidden: int, dim: int) -> float:
+    """Of which timm makes `hidden` again, rounding dim * ratio down."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def ast_state(model: "ASTForAudioClassification") -> dict[str, Tensor]:
@@ -104,7 +110,7 @@ def ast_state(model: "ASTForAudioClassification") -> dict[str, Tensor]:
 
 def copy_adapters(model: nn.Module, ast: nn.Module) -> None:
     """Adapt `ast` as `model` has been, with the same weights; nothing if it has not."""
-    config = adapt_config(model)
+    config = present_config(model)
     if config is None:
         return
     adapt(ast, **asdict(config))

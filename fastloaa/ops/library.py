@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from fastloaa.kernels import launch
 from fastloaa.kernels.call import FIELDS, Call, channels_last_like, result_dtype, schema
@@ -74,6 +75,21 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels_last_like(call.up) if need_up else call.up.new_empty(0),
         torch.empty_like(pre),
     )
+
+
+@register_flop_formula(torch.ops.fastloaa.loaa_forward)
+def _(x: torch.Size, down: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * _product_flops(x, down)
+
+
+@register_flop_formula(torch.ops.fastloaa.loaa_backward)
+def _(dy: torch.Size, pre: torch.Size, x: torch.Size, down: torch.Size, *rest: Any, **_: Any) -> int:
+    return (1 + sum(rest[-3:])) * _product_flops(x, down)  # one for the hidden rows, and for each gradient
+
+
+def _product_flops(x: torch.Size, weight: torch.Size) -> int:
+    """Of one product of all tokens and a weight's taps, as a FlopCounterMode counts them."""
+    return 2 * x[0] * x[1] * weight.numel()
 
 
 def _save(ctx: Any, call: Call, pre: Tensor) -> None:

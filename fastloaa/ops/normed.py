@@ -1,12 +1,13 @@
 """The input that a block and its adapter share: normed once, and recomputed in the backward pass rather than kept."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastloaa.ops.autocast import autocast_dtype
+from fastloaa.ops.tracing import hooked
 
 
 class NormedFrom(NamedTuple):
@@ -38,6 +39,8 @@ def recompute(source: NormedFrom, dtype: torch.dtype) -> Tensor:
 def norm_once(norm: nn.Module, residual: Tensor) -> tuple[Tensor, NormedFrom | None]:
     """`norm(residual)` for a block and its adapter, and where it comes from if `norm` is a LayerNorm.
 
+    One of PyTorch's or timm's without hooks, that is: of others it is not known what they compute.
+
     Under autocast the result has its dtype: a block's Linear and its adapter would else cast it for themselves, and
     their gradients would be summed in float32.
 
@@ -50,9 +53,15 @@ def norm_once(norm: nn.Module, residual: Tensor) -> tuple[Tensor, NormedFrom | N
         >>> x = layer(normed, attention_out, x, source)  # keeps nothing as wide as the model for the backward pass
     """
     normed = as_autocast(norm(residual))
-    if not isinstance(norm, nn.LayerNorm):
+    if not _is_layer_norm(norm):
         return normed, None
     return normed, NormedFrom(residual, norm.weight, norm.bias, norm.eps)
+
+
+def _is_layer_norm(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
+    """Whether `recompute` gives what it gives: subclasses of other libraries and hooks may do anything."""
+    known = isinstance(norm, nn.LayerNorm) and type(norm).__module__.partition(".")[0] in ("torch", "timm")
+    return known and not hooked(norm)
 
 
 @torch.fx.wrap

@@ -12,7 +12,8 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 def by_onednn(rows: Tensor, matrix: Tensor | None = None) -> bool:
     """Whether `product` of these is oneDNN's: float32 on a CPU, unless somebody looks who knows PyTorch's own alone.
 
-    That is a compiler, an exporter, a transform, or autograd, which takes no derivative of this operation.
+    That is a compiler, an exporter, a transform, a mode that counts operations, or autograd, which takes no derivative
+    of this one.
 
     For these PyTorch itself takes MKL, which uses half of the vector units of AMD's processors: there a product takes
     twice the time. `torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off here too.
@@ -26,6 +27,7 @@ def by_onednn(rows: Tensor, matrix: Tensor | None = None) -> bool:
         and not torch.compiler.is_compiling()
         and not exporting()
         and not transformed()
+        and torch._C._len_torch_dispatch_stack() == 0
         and not (torch.is_grad_enabled() and (rows.requires_grad or (matrix is not None and matrix.requires_grad)))
     )
 

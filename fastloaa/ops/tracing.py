@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.autograd import forward_ad
 
 # Before torch 2.7 there was no is_exporting; outside Dynamo nothing but torch.export says that it compiles.
@@ -28,6 +29,11 @@ def transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch.jit.is_tracing()
     )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks hang on a module, or a forward of its own, so that it may compute other than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in module.__dict__
 
 
 def recorded(tensor: torch.Tensor) -> bool:

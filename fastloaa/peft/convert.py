@@ -8,11 +8,10 @@ from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from fastloaa.adapters.adapting import freeze_backbone
+from fastloaa.adapters.adapting import freeze_backbone, present_config
 from fastloaa.adapters.combine import concat
 from fastloaa.adapters.config import AdaptConfig
-from fastloaa.adapters.loaa import LoAA
-from fastloaa.adapters.record import adapt_config, note
+from fastloaa.adapters.record import note
 from fastloaa.backbones import backbone_of
 from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.inputs import check_module
@@ -30,10 +29,10 @@ def to_peft(model: nn.Module, adapter_name: str = "default") -> PeftModel:
         adapter_name: what the adapters are called there; they are active.
 
     Raises:
-        ArgumentError: a model without adapters, or with others than it was adapted with (those of `concat`).
+        ArgumentError: a model without adapters, or whose adapters are not alike.
     """
     check_module(model)
-    config = adapt_config(model)
+    config = present_config(model)
     if config is None:
         raise ArgumentError(
             "the model has no adapters to give to peft; get_peft_model(model, LoAAConfig(...)) puts new ones into it"
@@ -46,15 +45,9 @@ def to_peft(model: nn.Module, adapter_name: str = "default") -> PeftModel:
             setattr(block, site, None)
     note(copied, adapted=None, by_peft=True)
     result = get_peft_model(copied, LoAAConfig.of(config), adapter_name, autocast_adapter_dtype=False)
-    for index, (block, adapters) in enumerate(zip(blocks, taken, strict=True)):
+    for block, adapters in zip(blocks, taken, strict=True):
         for site in _SITES:
             here = getattr(block, site)
-            expected = None if here is None else here.loaa_adapters[adapter_name]
-            if _shapes(adapters[site]) != _shapes(expected):
-                raise ArgumentError(
-                    f"block {index} has other adapters than the model was adapted with ({config}); peft keeps one "
-                    f"configuration for all"
-                )
             if here is not None:
                 here.loaa_adapters[adapter_name] = adapters[site]
     result.set_adapter(adapter_name)
@@ -128,7 +121,3 @@ def _size_of_both(one: tuple[int, int] | None, other: tuple[int, int] | None) ->
     if one is None or other is None:
         return one or other
     return max(one[0], other[0]), max(one[1], other[1])
-
-
-def _shapes(adapter: LoAA | None) -> dict[str, Any]:
-    return {} if adapter is None else {name: tensor.shape for name, tensor in adapter.state_dict().items()}

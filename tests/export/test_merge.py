@@ -310,6 +310,8 @@ def test_refuses_other_files_and_models(tmp_path: Path) -> None:
         load_merged(path)
     with pytest.raises(MergeError, match="not a merged one"):
         save_merged(small_ast(), path)
+    with pytest.raises(ValueError, match=r"merged one, .* save_merged\(model, path\)"):
+        merge(adapt(small_ast(), bottleneck=4)).save(path)
     save_merged(merge(adapt(small_vit(), bottleneck=4)), path)
     with pytest.raises(MergeError, match="pass a plain one"):
         load_merged(path)

@@ -6,6 +6,9 @@ import torch
 from kernel_cases import DEVICE, Case, draw, exact, relative_error, results
 from torch import Tensor
 
+from fastloaa.kernels import configs
+from fastloaa.kernels.remembered import forget
+
 APART = 2**30 + 64  # elements from clip to clip: a 32-bit number, whose product with the third clip's is none
 
 
@@ -35,6 +38,18 @@ def test_offsets_take_64_bits(name: str) -> None:
         far[name] = far_apart(inputs[name]).requires_grad_()
     for key, tensor in results(case, far, "triton", grad).items():
         assert torch.equal(tensor, expected[key]), key
+
+
+def test_clips_of_more_tokens_than_32_bits_hold_the_square_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, dtype = Case(freq=2, time=23200, kernel=(3, 1), batch=1, rank=2, summands=0), torch.float16
+    if DEVICE == "cpu":  # the interpreter takes as long for a large tile as for a small one
+        large = (configs.Setting(block_tokens=4096, block_channels=16, warps=4, stages=1),)
+        monkeypatch.setitem(configs.INSTALLED, 90, {(kernel, 2, 2, 128): large for kernel in configs.KERNELS})
+        forget()
+    inputs = case.inputs(dtype)
+    actual = results(case, inputs, "triton")
+    for name, want in results(case, exact(inputs), "reference").items():
+        assert relative_error(actual[name], want) < 2e-3, name
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -41,6 +41,27 @@ def method(request: pytest.FixtureRequest) -> Method:
     return build_method(*CASES[request.param])
 
 
+@pytest.mark.parametrize("name", ["lora", "prompt"])
+def test_what_is_saved_is_what_was_inserted_whatever_trains_by_then(name: str, tmp_path: Path) -> None:
+    method = build_method(*CASES[name])
+    torch.manual_seed(0)
+    model = small_ast()
+    model.save(tmp_path / "backbone.safetensors")
+    with pytest.raises(ValueError, match=f"nothing of the method '{name}' is in the model"):
+        method.save(model, tmp_path / "a.safetensors")
+    method.apply(model).requires_grad_(False)
+    with torch.no_grad():
+        model.head[1].bias.add_(1)
+    method.save(model, tmp_path / "a.safetensors")
+    model.backbone.norm.requires_grad_(True)
+    with pytest.warns(UserWarning, match=r"2 parameters train .* backbone\.norm\.weight"):
+        method.save(model, tmp_path / "b.safetensors")
+    x = torch.randn(1, 64, 128)
+    for file in ("a.safetensors", "b.safetensors"):
+        loaded = method.load(tmp_path / file, tmp_path / "backbone.safetensors").eval()
+        torch.testing.assert_close(loaded(x), model.eval()(x))
+
+
 def take_steps(model: AST, count: int) -> None:
     """Optimiser steps on random spectrograms, the gradients of the last one left in place."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)

@@ -107,6 +107,21 @@ def test_adapters_come_along() -> None:
     assert origins[0] == origins[1]
 
 
+def test_adapters_come_along_as_they_are_by_now() -> None:
+    model = adapt(make(), bottleneck=4)
+    wake_adapters(model)
+    for adapter in (module for module in model.modules() if isinstance(module, LoAA)):
+        adapter.scale = 0.25
+    x = inputs(model)
+    torch.testing.assert_close(AST.from_transformers(model)(x), model(x).logits, rtol=0, atol=1e-5)
+
+
+def test_widths_whose_ratio_is_no_float() -> None:
+    model = make(hidden_size=120, intermediate_size=507)  # 120 * (507 / 120) is less than 507
+    x = inputs(model)
+    torch.testing.assert_close(AST.from_transformers(model)(x), model(x).logits, rtol=0, atol=1e-5)
+
+
 def test_what_needs_our_ast_says_how_to_get_one() -> None:
     with pytest.raises(TypeError, match=r"AST\.from_transformers\(model\) makes fastloaa's own AST"):
         merge(adapt(make(), bottleneck=4))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastloaa import LoAA
 from fastloaa.ops.products import by_onednn, product
@@ -46,6 +47,16 @@ def test_both_ways_of_adding_the_summands(summands: int) -> None:
             found.append(layer(x, *others))
         assert all(map(torch.equal, kept, others))  # none is summed into
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_modes_that_count_operations_see_all_of_them() -> None:
+    counts = []
+    for backend in ("torch", "reference"):
+        layer = LoAA(32, 16, "time", freq_bins=3, backend=backend)
+        with FlopCounterMode(display=False) as counted:
+            layer(torch.randn(2, 12, 32, requires_grad=True)).sum().backward()
+        counts.append(counted.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_compilers_see_pytorchs_own_product() -> None:

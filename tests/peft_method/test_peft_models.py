@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fastloaa import LoAA, TokenGrid, adapt
 from fastloaa.backbones import FAMILIES as FAMILIES_OF_MODELS
-from fastloaa.backbones import register
+from fastloaa.backbones import backbone_of, register
 from fastloaa.backbones.timm_vit import TimmViT
 from fastloaa.peft import LoAAConfig
 from helpers.peft_models import FAMILIES, family, logits, woken
@@ -113,7 +113,11 @@ def test_several_adapters(plain: tuple[nn.Module, Tensor], tmp_path: Path) -> No
     assert adapted.active_adapters == ["birds"]
     assert torch.equal(logits(adapted, x), birds)
     assert not [name for name in adapted.state_dict() if "default" in name]
+    seen: list[int] = []
+    backbone_of(adapted.get_base_model()).blocks[0].register_forward_hook(lambda *_: seen.append(1))
     unloaded = adapted.unload()
+    logits(unloaded, x)
+    assert seen == [1]
     assert set(unloaded.state_dict()) == keys
     assert not [m for m in unloaded.modules() if isinstance(m, LoAA)]
     get_peft_model(unloaded, config())  # as it was
