@@ -51,8 +51,8 @@ class Call:
 
     def layout(self) -> Hashable:
         """All that a launch depends on but for the numbers in memory and where they lie."""
-        return (self.x.device, *[None if t is None else (t.shape, t.stride(), t.dtype) for t in _operands(self)],
-                *_settings(self))  # fmt: skip
+        tensors = [None if t is None else (t.device, t.shape, t.stride(), t.dtype) for t in _operands(self)]
+        return (*tensors, *_settings(self))
 
     def without(self, *names: str) -> "Call":
         """With None for some of the operands. The compiler of torch 2.6 cannot follow dataclasses.replace."""

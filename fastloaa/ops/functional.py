@@ -9,7 +9,7 @@ from torch import Tensor
 from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.grid import TokenGrid, TokenOrder
 from fastloaa.inputs import as_tensor
-from fastloaa.kernels.call import Call
+from fastloaa.kernels.call import OPERANDS, Call
 from fastloaa.kernels.remembered import Remembered
 from fastloaa.ops.activations import check_activation
 from fastloaa.ops.autocast import autocast_dtype
@@ -277,7 +277,7 @@ def _no_triton(x: Tensor, kernel: tuple[int, int], bottleneck: int, dtype: torch
 
 
 def _check(call: Call) -> None:
-    """Shapes, once for all backends, so that every one of them refuses the same input with the same words."""
+    """Shapes and devices, once for all backends, so that each of them refuses the same input with the same words."""
     x, activation = call.x, call.activation
     if x.dim() != 3:
         advice = "a single clip is x[None]" if x.dim() == 2 else "flatten the grid into tokens first"
@@ -304,4 +304,9 @@ def _check(call: Call) -> None:
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x {tuple(x.shape)}")
+    for name in OPERANDS:
+        operand = getattr(call, name)
+        if operand is not None and operand.device != x.device:  # which kernels would not notice
+            given = {"down": "down_weight", "up": "up_weight", "mask": "hidden_mask"}.get(name, name)
+            raise ArgumentError(f"{given} is on {operand.device} and x on {x.device}; move all to one device")
     check_activation(activation)

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastloaa import LoAA
+from fastloaa.errors import ArgumentError
 from fastloaa.grid import TokenGrid
 from fastloaa.ops.functional import BackendError, choose_backend, loaa
 
@@ -232,6 +234,7 @@ BAD_CALLS = {
     "summand": ({"skip": torch.zeros(2, 9, 4)}, r"skip has shape \(2, 9, 4\), expected \(2, 10, 4\)"),
     "bias": ({"down_bias": torch.zeros(4)}, r"down_bias has shape \(4,\), expected \(3,\)"),
     "dtype": ({"x": torch.zeros(2, 10, 4).double()}, r"x is torch.float64 .* weights are torch.float32"),
+    "device": ({"x": torch.zeros(2, 10, 4, device="meta")}, r"down_weight is on cpu and x on meta; move"),
     "activation": ({"activation": "swish"}, r"activation is one of gelu, .* got 'swish'"),
     "backend": ({"backend": "cuda"}, r"backend is one of auto, .* got 'cuda'"),
 }
@@ -249,6 +252,15 @@ def test_bad_calls_say_what_was_given_and_expected(name: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         loaa(**(call | change))
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_have_moved_since_the_last_call_are_seen() -> None:
+    """A kernel would read the memory of one device by the addresses of another."""
+    layer, x = LoAA(4, 3, freq_bins=2).to("meta"), torch.zeros(2, 10, 4, device="meta")
+    layer(x)
+    layer.to_empty(device="cpu")
+    with pytest.raises(ArgumentError, match="down_weight is on cpu and x on meta"):
+        layer(x)
 
 
 def test_triton_on_the_cpu_is_a_clear_error() -> None:
