@@ -24,7 +24,7 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     Raises:
         DataError: the frames are to be measured and no training clip can be read, recordings and spectrograms together,
             or spectrograms of different numbers of mel bins.
-        OptionError: a front end or mel bins that do not go with the data.
+        OptionError: a front end, mel bins or a sample rate that do not go with the data.
     """
     recipe = _for_its_data(recipe, splits)
     rate = FRONT_ENDS[recipe.front_end].frames_per_second
@@ -60,10 +60,16 @@ def _for_its_data(recipe: Recipe, splits: AudioSplits) -> Recipe:
             f"{splits.name} is of spectrograms from files, front_end {recipe.front_end!r} is for recordings; "
             "leave it out"
         )
-    mel_bins = measure_mel_bins([splits.train[index] for index in measured(len(splits.train))])
+    clips = splits.all_clips  # those to validate and to test on too: found there after hours, it would cost the run
+    mel_bins = measure_mel_bins([clips[index] for index in measured(len(clips))])
     if recipe.mel_bins not in (Recipe.mel_bins, mel_bins):
         raise OptionError(
             f"{splits.name} has spectrograms of {mel_bins} mel bins, the recipe says {recipe.mel_bins}; leave it out"
+        )
+    if recipe.sample_rate not in (Recipe.sample_rate, LOG_MEL_RATE):
+        raise OptionError(
+            f"{splits.name} is of spectrograms from files, whose times count {LOG_MEL_RATE} frames a second, the "
+            f"recipe says sample_rate {recipe.sample_rate}; leave it out"
         )
     return recipe.replace(front_end=StoredLogMel.kind, mel_bins=mel_bins, sample_rate=LOG_MEL_RATE)
 
