@@ -44,7 +44,7 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
 
     Args:
         out: the run directory, see `RunDirectory`; all processes must see it.
-        overwrite: replace what is in it.
+        overwrite: replace what is in it, once the data are read and the model is built.
         console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
 
     Raises:
@@ -62,8 +62,7 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
     """`train` in a directory that this process, or the first of several, has locked."""
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
-    with accelerator.main_process_first():
-        checkpoint = run.claim(recipe, overwrite) if accelerator.is_main_process else run.last_checkpoint()
+    checkpoint = None if overwrite else run.begun(recipe)
     _say(console, splits.summary())
 
     origin = {"data": _fingerprint(splits)}
@@ -93,6 +92,8 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
     _say(console, _description(model, recipe, accelerator))
     if recipe.weights is None and trainable_parameters(model) < sum(p.numel() for p in model.parameters()):
         _say(console, 'note: the frozen backbone is random; weights="timm" or a file makes it a trained one')
+    if accelerator.is_main_process:
+        run.claim(recipe, overwrite)
 
     def loader(clips: Sequence[Clip], wanted: bool) -> DataLoader[Sample] | None:
         options = (recipe.batch_size, recipe.workers, splits.multi_label, recipe.views)

@@ -103,6 +103,10 @@ def test_interrupted_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = run("train", "--data", "x", "--out", tmp_path)
     assert result.exit_code == 130
     assert result.stdout == f"stopped; the same command goes on from the last checkpoint in {tmp_path}\n"
+    result = run("train", "--data", "x", "--out", tmp_path, "--overwrite")  # which would begin anew once more
+    assert result.stdout == (
+        f"stopped; the same command without --overwrite goes on from the last checkpoint in {tmp_path}\n"
+    )
 
 
 def test_options_change_the_file_and_assignments_change_both(tmp_path: Path) -> None:

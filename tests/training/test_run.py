@@ -169,6 +169,11 @@ def test_a_finished_run_and_overwriting(tones: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "run", console=QUIET)
     with pytest.raises(RunError, match="finished run"):
         train(recipe, tmp_path / "run", console=QUIET)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    for changes in ({"data": "missing"}, {"backbone": "vit_unknown"}, {"weights": "missing.pth"}):  # slips of the pen
+        with pytest.raises((DataError, TrainingError)):
+            train(recipe.replace(**changes), tmp_path / "run", overwrite=True, console=QUIET)
+        assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
     assert train(recipe.replace(seed=1), tmp_path / "run", overwrite=True, console=QUIET).seed == 1
 
 
@@ -192,6 +197,7 @@ def test_what_cannot_run(
         train(small_recipe(tones).replace(**changes), tmp_path / "run", console=QUIET)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_loading_what_cannot_be_loaded(tones: Path, tmp_path: Path) -> None:
