@@ -22,6 +22,7 @@ class AudioSplits:
     Attributes:
         train, validation, test: kept as `ClipList`s, whatever they are given as.
         left_out: what was found or listed and is in no split, a line for each reason, with number and first names.
+        fold: which one is tested on, None for sets that have no folds.
 
     Raises:
         DataError: train or test is empty, a class name or a recording appears twice, a segment is in two splits, a
@@ -34,6 +35,7 @@ class AudioSplits:
     validation: Sequence[Clip]
     test: Sequence[Clip]
     left_out: tuple[str, ...] = ()
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         for split in SPLITS:

@@ -203,9 +203,10 @@ class Recipe:
 
 
 _AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
+    **dict.fromkeys(("sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
     **dict.fromkeys(("masks", "average_epochs", "checkpoint_every", "views"), 1),
-    **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
+    **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask"), 0),
+    **dict.fromkeys(("test_fold", "seed", "workers"), 0),
 }
 
 

@@ -62,6 +62,8 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
     """`train` in a directory that this process, or the first of several, has locked."""
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
+    if splits.fold is None and recipe.test_fold != Recipe.test_fold:
+        raise OptionError(f"{splits.name} has no folds, the recipe says test_fold {recipe.test_fold}; leave it out")
     checkpoint = None if overwrite else run.begun(recipe)
     _say(console, splits.summary())
 

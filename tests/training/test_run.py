@@ -188,6 +188,7 @@ def test_a_finished_run_and_overwriting(tones: Path, tmp_path: Path) -> None:
         ({"mel_bins": 2}, OptionError, "mel_bins is at least 4"),
         ({"precision": "fp16"}, OptionError, '"fp16" needs a CUDA device'),
         ({"data": "missing"}, DataError, "no such folder"),
+        ({"test_fold": 2}, OptionError, "data has no folds, the recipe says test_fold 2; leave it out"),
     ],
 )
 def test_what_cannot_run(

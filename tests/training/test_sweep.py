@@ -122,7 +122,7 @@ def test_a_changed_recipe_is_not_taken_for_the_finished_one(recipes: dict[str, R
         ({"seeds": ()}, "expected one or more distinct seeds, got []"),
         ({"seeds": (1, 1)}, "expected one or more distinct seeds, got [1, 1]"),
         ({"folds": ()}, "expected one or more distinct folds, got []"),
-        ({"folds": (0,)}, "test_fold is at least 1, got 0"),
+        ({"folds": (-1,)}, "test_fold is at least 0, got -1"),
         ({"recipes": {}}, "expected one or more distinct recipes, got []"),
         (
             {"recipes": {"a/b": Recipe(data="x")}},
