@@ -1,13 +1,17 @@
 """`fastloaa evaluate`: how well a trained run does on a split."""
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from fastloaa.data import AudioSplits
     from fastloaa.training import Evaluation
+    from fastloaa.training.recipe import Precision
 
 
 def evaluate(
@@ -41,14 +45,24 @@ def evaluate(
     clips = getattr(splits, split)
     if not clips:
         raise DataError(f"{source}: the {split} split is empty; choose another --split")
+    if data is None and _have_changed(RunDirectory(run).result, splits):
+        print(
+            f"note: {source}: has other clips, or in other splits, than when the run was trained; where they are "
+            "divided at random, some of these may be clips that it was trained on",
+            file=sys.stderr,
+        )
+    device = process_state().device
+    precision: Precision = recipe.precision
+    if precision == "fp16" and device.type != "cuda":  # trained elsewhere
+        precision = "auto"
     with Console(stderr=True).status(f"Listening to {len(clips)} clips"):  # shows on a terminal only
         found = measure(
-            model.to(process_state().device),
+            model.to(device),
             clips,
             batch_size=recipe.batch_size,
             workers=recipe.workers,
             loss=recipe.loss,
-            precision=recipe.precision,
+            precision=precision,
             multi_label=splits.multi_label,
             views=recipe.views,
         )
@@ -57,6 +71,16 @@ def evaluate(
         print(json.dumps(_plain(found, splits.classes) | named, indent=2))
     else:
         _print_table(found, splits.classes, splits.left_out)
+
+
+def _have_changed(result: Path, splits: "AudioSplits") -> bool:
+    """Whether the data are not those that a run was trained with, as far as its result tells."""
+    from fastloaa.files import FileError, read_json
+
+    with suppress(FileError):  # there is none, or it is another's concern
+        noted = read_json(result)
+        return isinstance(noted, dict) and noted.get("data_fingerprint") not in (None, splits.fingerprint())
+    return False
 
 
 def _plain(found: "Evaluation", labels: tuple[str, ...]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Clips, the splits of a data set, and how clips are divided between them."""
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -102,6 +103,11 @@ class AudioSplits:
     def all_clips(self) -> ClipList:
         """Of all splits, one after the other."""
         return join([getattr(self, split) for split in SPLITS])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
+        digests = [getattr(self, split).digest() for split in SPLITS]
+        return hashlib.sha256(repr((self.classes, digests)).encode()).hexdigest()
 
     def summary(self) -> str:
         """One line: the name, the number of classes, the clips in each split, and what is left out."""

@@ -189,7 +189,8 @@ def _save_run(folder: Path, out: Path) -> Facts:
     )
     public.save(out / run.recipe.name)
     # What is left out and broken is named by its path; the card says how much it is.
-    write_json(out / run.result.name, asdict(result) | {"data": public.data, "left_out": [], "broken_files": []})
+    unnamed = {"data": public.data, "left_out": [], "broken_files": [], "data_fingerprint": None}
+    write_json(out / run.result.name, asdict(result) | unnamed)
     shutil.copyfile(weights, out / weights.name)
     for plot in (run.curves, run.confusion):
         if plot.exists():

@@ -1,6 +1,5 @@
 """A whole run: train, choose, test once; and its result loaded again."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapters.adapting import trainable_parameters
-from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits, start_worker
+from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits, start_worker
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -67,7 +66,7 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
     checkpoint = None if overwrite else run.begun(recipe)
     _say(console, splits.summary())
 
-    origin = {"data": _fingerprint(splits)}
+    origin = {"data": splits.fingerprint()}
     _check_origin(run, origin, checkpoint)
     config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
     with understanding(run.checkpoint, "a checkpoint") if checkpoint else nullcontext():
@@ -195,12 +194,6 @@ def _metric(recipe: Recipe, splits: AudioSplits) -> Metric:
     if splits.multi_label and recipe.metric == "accuracy":
         raise OptionError(f"{splits.name} has several labels to a clip, accuracy takes one; set metric=mAP")
     return recipe.metric or ("mAP" if splits.multi_label else "accuracy")
-
-
-def _fingerprint(splits: AudioSplits) -> str:
-    """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
-    digests = [ClipList.of(clips).digest() for clips in (splits.train, splits.validation, splits.test)]
-    return hashlib.sha256(repr((splits.classes, digests)).encode()).hexdigest()
 
 
 def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:

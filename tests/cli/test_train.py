@@ -1,6 +1,7 @@
 """fastloaa train and evaluate, end to end on tones; and how options become a recipe."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,26 @@ def test_train_and_evaluate(tones: Path, tmp_path: Path) -> None:
     assert found["split"] == "test"
     validation = json.loads(run("evaluate", out, "--json", "--split", "validation").stdout)
     assert (validation["clips"], validation["accuracy"]) == (3, saved["validation_score"])
+
+    # Trained on a GPU in half precision, and looked at where there may be none.
+    Recipe.load(out / "recipe.yaml").replace(precision="fp16").save(out / "recipe.yaml")
+    half = json.loads(run("evaluate", out, "--json").stdout)
+    assert half["loss"] == pytest.approx(saved["test"]["loss"], rel=0.05)
+
+
+def test_data_that_have_changed_since_the_training(tones: Path, tmp_path: Path) -> None:
+    """Another clip divides all of them anew, so that training clips come to be tested."""
+    out = tmp_path / "run"
+    assert run("train", "--data", tones, "--out", out, *SMALL_MODEL, "--epochs", 1).exit_code == 0
+    trained = {clip.path for clip in load_splits(tones).train}
+    assert run("evaluate", out).stderr == ""
+    shutil.copy(tones / "300Hz" / "0.wav", tones / "300Hz" / "00.wav")
+    assert trained & {clip.path for clip in load_splits(tones).test}
+    found = run("evaluate", out, "--json")
+    assert json.loads(found.stdout)["clips"] == len(load_splits(tones).test)
+    assert found.stderr.startswith(f"note: {tones}: has other clips, or in other splits, than when the run was trained")
+    assert found.stderr.count("\n") == 1
+    assert run("evaluate", out, "--data", tones).stderr == ""  # asked for as other data
 
 
 def test_evaluating_other_data(tones: Path, tmp_path: Path) -> None:
