@@ -17,6 +17,7 @@ from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
 from fastloaa.inputs import as_tensor, whole
+from fastloaa.models.architecture import check_architecture
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
 from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
@@ -313,6 +314,7 @@ class AST(nn.Module):
         if metadata.get("kind") != "model":
             raise FileError(f"{path}: was not written by AST.save; for a backbone use AST(..., weights=path)")
         with understanding(path, "a model that AST.save wrote"):
+            check_architecture(path, metadata["config"])
             model = cls.from_config(metadata["config"])
         check_tensors(path, model.state_dict(), state)
         model.load_state_dict(state)

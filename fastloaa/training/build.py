@@ -10,6 +10,7 @@ from fastloaa.data import AudioSplits, are_log_mels, measure_mel_bins
 from fastloaa.grid import pair
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.loss import PROBABILITIES
 from fastloaa.training.measure import measure_frames, measured
@@ -101,6 +102,7 @@ def build_model(recipe: Recipe, config: dict[str, Any]) -> tuple[AST, str]:
     """
     torch.manual_seed(recipe.seed)
     try:
+        check_architecture("recipe", config)  # or its weights could not be loaded again
         model = AST.from_config(config, recipe.weights)
         fingerprint = backbone_fingerprint(model)
         return recipe.build_method().apply(model), fingerprint

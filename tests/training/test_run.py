@@ -180,7 +180,11 @@ def test_a_finished_run_and_overwriting(tones: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"backbone": "vit_unknown"}, TrainingError, "vit_unknown (weights: None) cannot be built: Unknown model"),
+        (
+            {"backbone": "vit_unknown"},
+            TrainingError,
+            "cannot be built: recipe: its backbone 'vit_unknown' is none of",
+        ),
         ({"backbone": "resnet18", "backbone_options": {}}, TrainingError, "name of a timm VisionTransformer"),
         ({"backbone_options": {"dept": 2}}, TrainingError, "unexpected keyword argument 'dept'"),
         ({"weights": "missing.pth"}, TrainingError, "missing.pth: no such weights file"),
