@@ -35,7 +35,7 @@ def evaluate(
     from fastloaa.training.distributed import process_state
     from fastloaa.training.rundir import RunDirectory
 
-    model = load_run(run, weights)
+    processes, model = process_state(), load_run(run, weights)
     recipe = Recipe.load(RunDirectory(run).recipe)
     source = data or recipe.data
     splits = load_splits(source, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
@@ -45,19 +45,18 @@ def evaluate(
     clips = getattr(splits, split)
     if not clips:
         raise DataError(f"{source}: the {split} split is empty; choose another --split")
-    if data is None and _have_changed(RunDirectory(run).result, splits):
+    if processes.is_main_process and data is None and _have_changed(RunDirectory(run).result, splits):
         print(
             f"note: {source}: has other clips, or in other splits, than when the run was trained; where they are "
             "divided at random, some of these may be clips that it was trained on",
             file=sys.stderr,
         )
-    device = process_state().device
     precision: Precision = recipe.precision
-    if precision == "fp16" and device.type != "cuda":  # trained elsewhere
+    if precision == "fp16" and processes.device.type != "cuda":  # trained elsewhere
         precision = "auto"
     with Console(stderr=True).status(f"Listening to {len(clips)} clips"):  # shows on a terminal only
         found = measure(
-            model.to(device),
+            model.to(processes.device),
             clips,
             batch_size=recipe.batch_size,
             workers=recipe.workers,
@@ -66,6 +65,9 @@ def evaluate(
             multi_label=splits.multi_label,
             views=recipe.views,
         )
+    processes.destroy_process_group()
+    if not processes.is_main_process:  # the first one speaks
+        return
     if as_json:
         named = {"run": str(run), "data": source, "split": split, "left_out": list(splits.left_out)}
         print(json.dumps(_plain(found, splits.classes) | named, indent=2))

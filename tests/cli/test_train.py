@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
@@ -65,8 +67,11 @@ def test_train_and_evaluate(tones: Path, tmp_path: Path) -> None:
     assert half["loss"] == pytest.approx(saved["test"]["loss"], rel=0.05)
 
 
-def test_data_that_have_changed_since_the_training(tones: Path, tmp_path: Path) -> None:
-    """Another clip divides all of them anew, so that training clips come to be tested."""
+def test_data_that_have_changed_since_the_training(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another clip divides all of them anew, so that training clips come to be tested; of several processes one says
+    it."""
     out = tmp_path / "run"
     assert run("train", "--data", tones, "--out", out, *SMALL_MODEL, "--epochs", 1).exit_code == 0
     trained = {clip.path for clip in load_splits(tones).train}
@@ -78,6 +83,12 @@ def test_data_that_have_changed_since_the_training(tones: Path, tmp_path: Path) 
     assert found.stderr.startswith(f"note: {tones}: has other clips, or in other splits, than when the run was trained")
     assert found.stderr.count("\n") == 1
     assert run("evaluate", out, "--data", tones).stderr == ""  # asked for as other data
+
+    second = {"is_main_process": False, "process_index": 0, "num_processes": 1, "device": torch.device("cpu")}
+    state = SimpleNamespace(**second, destroy_process_group=lambda: None)
+    monkeypatch.setattr("fastloaa.training.distributed.process_state", lambda: state)
+    silent = run("evaluate", out)
+    assert (silent.exit_code, silent.output) == (0, "")
 
 
 def test_evaluating_other_data(tones: Path, tmp_path: Path) -> None:
