@@ -1,7 +1,7 @@
 """Trained runs and adapters on Hugging Face's hub: pushed with a card that says what they are, and loaded again."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -173,8 +173,8 @@ def _save_run(folder: Path, out: Path) -> Facts:
     )
     public.save(out / run.recipe.name)
     # What is left out and broken is named by its path; the card says how much it is.
-    unnamed = {"data": public.data, "left_out": [], "broken_files": [], "data_fingerprint": None}
-    write_json(out / run.result.name, asdict(result) | unnamed)
+    unnamed = replace(result, data=public.data, left_out=[], broken_files=[], data_fingerprint=None)
+    write_json(out / run.result.name, asdict(unnamed))
     shutil.copyfile(weights, out / weights.name)
     for plot in (run.curves, run.confusion):
         if plot.exists():

@@ -74,8 +74,8 @@ class WholeBatch:
         """From the shares of all processes, on each of them."""
         shares = gather_object([(own.paths, own.broken, own.broken_indices)])
         first = sum(len(paths) for paths, *_ in shares[: process_state().process_index])
-        together = (tuple(chain.from_iterable(part)) for part in zip(*shares, strict=True))
-        return cls(*together, slice(first, first + len(own)))
+        paths, broken, indices = (tuple(chain.from_iterable(part)) for part in zip(*shares, strict=True))
+        return cls(paths, broken, indices, slice(first, first + len(own)))
 
 
 def gather_sounds(own: Batch, empty: tuple[int, ...] = (0,)) -> tuple[Tensor, Tensor, Tensor]:
