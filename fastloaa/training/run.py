@@ -31,6 +31,7 @@ from fastloaa.training.precision import freeze_in_bf16, resolve_precision
 from fastloaa.training.recipe import Metric, Recipe
 from fastloaa.training.result import Result, build_result, device_name
 from fastloaa.training.rundir import RunDirectory
+from fastloaa.training.trackers import check_trackers
 
 
 def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: Console | None = None) -> Result:
@@ -59,6 +60,7 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
 
 def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Accelerator, console: Console) -> Result:
     """`train` in a directory that this process, or the first of several, has locked."""
+    check_trackers(recipe.trackers)
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
     if splits.fold is None and recipe.test_fold != Recipe.test_fold:
