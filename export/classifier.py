@@ -54,7 +54,8 @@ class Classifier:
 
     Recordings are sounds. A file of a model that was trained on spectrograms from files hears those instead: `.npy` and
     `.npz` files as of `fastloaa.audio.load_log_mel`, arrays `[frames, mel_bins]` where samples are asked for, none of
-    them normalised. Their seconds count `metadata.sample_rate` frames each, 100 unless the training said otherwise.
+    them normalised. Their seconds count `metadata.sample_rate` frames each: 100, as in training, unless the model was
+    built with another.
 
     A recording that is shorter than one analysis window (25 ms of AST's front end) is refused: there is nothing in it
     that the model sees.

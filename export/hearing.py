@@ -49,6 +49,12 @@ class Hearing:
             config["sample_rate"], metadata.samples, shortest, config["mel_bins"] if kind.reads == "log_mel" else None
         )
 
+    @classmethod
+    def by(cls, front_end: SpectrogramFrontEnd) -> "Hearing":
+        """What a file hears that is made with a front end."""
+        bins = front_end.mel_bins if front_end.reads == "log_mel" else None
+        return cls(front_end.sample_rate, front_end.samples, front_end.shortest, bins)
+
     @property
     def not_a_number(self) -> str:
         """What is said where the model's answer is none, of finite values that are far too large."""

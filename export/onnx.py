@@ -84,8 +84,9 @@ def to_onnx(
         multi_label: whether a clip may have several of the labels, or none; the model's own by default.
         calibration: recordings, [samples] each at the model's sample rate, floating-point or int16, numpy arrays too,
             of the kind that the file will hear; log-mels [frames, mel_bins] for models that were trained on such from
-            files; images [channels, height, width] for timm's models. "int8" finds its ranges on them; every
-            precision is compared with PyTorch on them, and "fp16" and "int8" need them for that.
+            files; images [channels, height, width] for timm's models. Each at least one analysis window long, since
+            nobody answers for less. "int8" finds its ranges on them; every precision is compared with PyTorch on them,
+            and "fp16" and "int8" need them for that.
         tolerance: largest absolute difference from PyTorch allowed in the outputs of "fp32".
         force: keep a file of another precision that names another class than PyTorch for more than 1% of the
             recordings.
@@ -97,9 +98,10 @@ def to_onnx(
 
     Raises:
         ArgumentTypeError: another kind of model, or no path.
-        ArgumentError: calibration that is no recordings, labels that are not as many names as there are classes, an
-            unknown precision or opset, no recordings for "fp16" or "int8", probabilities other than those, or a softmax
-            with multi_label, waveform=True for a timm model, or contrib with another precision than "fp32".
+        ArgumentError: calibration that is no recordings or too short ones, labels that are not as many names as there
+            are classes, an unknown precision or opset, no recordings for "fp16" or "int8", probabilities other than
+            those, or a softmax with multi_label, waveform=True for a timm model, or contrib with another precision than
+            "fp32".
         ExportError: the graph cannot be made, the adapters cannot be merged, or PyTorch is older than 2.8.
         VerificationError: onnxruntime's answers differ from PyTorch's.
         FileError: the path is not UTF-8.
@@ -130,6 +132,7 @@ def to_onnx(
         raise ArgumentError(
             f"contrib goes with fp32; leave it out, onnxruntime fuses {precision} when it loads the file"
         )
+    _check_lengths(model, clips)
     source = _merged(model) if merged else model
     with replacing(path) as temporary:
         plain = temporary.with_name(f"fp32-{temporary.name}"[-200:]) if wanted.convert else temporary
@@ -155,6 +158,16 @@ def to_onnx(
             restamp(temporary, replace(metadata, onnxruntime=needed))
         report = verify(temporary, model, clips, tolerance, 0.0 if force else 0.99, progress)
     return replace(report, seconds=time.perf_counter() - start)
+
+
+def _check_lengths(model: nn.Module, clips: Sequence[Tensor]) -> None:
+    """Raise ArgumentError for recordings of padding alone, on which ranges and agreement would say nothing."""
+    for number, clip in enumerate(clips if isinstance(model, AST) else ()):
+        if len(clip) < (shortest := cast(AST, model).front_end.shortest):
+            raise ArgumentError(
+                f"calibration has {len(clip)} samples in recording number {number}, and the model looks at {shortest} "
+                f"and more; leave it out"
+            )
 
 
 def check_torch() -> None:

@@ -14,6 +14,7 @@ from fastloaa.backbones.parts import attention_parts, ffn_parts, linear_of
 from fastloaa.export.merging.merge import MergeError, merged_from, take_scale
 from fastloaa.files import FileError, read_safetensors, understanding, write_safetensors
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 
 
 def save_merged(model: nn.Module, path: str | Path) -> None:
@@ -66,6 +67,7 @@ def load_merged(path: str | Path, model: nn.Module | None = None) -> nn.Module:
                 f"{path}: holds a timm model; pass a plain one of its architecture: load_merged(path, model)"
             )
         with understanding(path, "a merged model"):
+            check_architecture(path, config)
             model = AST.from_config(config)
     backbone = backbone_of(model)
     names = {id(module): name for name, module in model.named_modules()}

@@ -1,13 +1,17 @@
 """`fastloaa evaluate`: how well a trained run does on a split."""
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that --help is quick
+    from fastloaa.data import AudioSplits
     from fastloaa.training import Evaluation
+    from fastloaa.training.recipe import Precision
 
 
 def evaluate(
@@ -31,7 +35,7 @@ def evaluate(
     from fastloaa.training.distributed import process_state
     from fastloaa.training.rundir import RunDirectory
 
-    model = load_run(run, weights)
+    processes, model = process_state(), load_run(run, weights)
     recipe = Recipe.load(RunDirectory(run).recipe)
     source = data or recipe.data
     splits = load_splits(source, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
@@ -41,22 +45,44 @@ def evaluate(
     clips = getattr(splits, split)
     if not clips:
         raise DataError(f"{source}: the {split} split is empty; choose another --split")
+    if processes.is_main_process and data is None and _have_changed(RunDirectory(run).result, splits):
+        print(
+            f"note: {source}: has other clips, or in other splits, than when the run was trained; where they are "
+            "divided at random, some of these may be clips that it was trained on",
+            file=sys.stderr,
+        )
+    precision: Precision = recipe.precision
+    if precision == "fp16" and processes.device.type != "cuda":  # trained elsewhere
+        precision = "auto"
     with Console(stderr=True).status(f"Listening to {len(clips)} clips"):  # shows on a terminal only
         found = measure(
-            model.to(process_state().device),
+            model.to(processes.device),
             clips,
             batch_size=recipe.batch_size,
             workers=recipe.workers,
             loss=recipe.loss,
-            precision=recipe.precision,
+            precision=precision,
             multi_label=splits.multi_label,
             views=recipe.views,
         )
+    processes.destroy_process_group()
+    if not processes.is_main_process:  # the first one speaks
+        return
     if as_json:
         named = {"run": str(run), "data": source, "split": split, "left_out": list(splits.left_out)}
         print(json.dumps(_plain(found, splits.classes) | named, indent=2))
     else:
         _print_table(found, splits.classes, splits.left_out)
+
+
+def _have_changed(result: Path, splits: "AudioSplits") -> bool:
+    """Whether the data are not those that a run was trained with, as far as its result tells."""
+    from fastloaa.files import FileError, read_json
+
+    with suppress(FileError):  # there is none, or it is another's concern
+        noted = read_json(result)
+        return isinstance(noted, dict) and noted.get("data_fingerprint") not in (None, splits.fingerprint())
+    return False
 
 
 def _plain(found: "Evaluation", labels: tuple[str, ...]) -> dict[str, object]:

@@ -143,7 +143,9 @@ def export(
 
 
 def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]":
-    """What a front end hears of the sounds in a folder, at any depth, spread evenly; broken ones are left out.
+    """What a front end hears of the sounds in a folder, at any depth, spread evenly.
+
+    Broken ones are left out, and those too short for an answer.
 
     Raises:
         FileNotFoundError: there are none.
@@ -151,6 +153,7 @@ def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]"
     from fastloaa.audio import AudioError, load_beginning, load_log_mel
     from fastloaa.cli.predict import sound_files
     from fastloaa.data.sounds import LeftOut
+    from fastloaa.export.hearing import Hearing
 
     left_out, stored = LeftOut(), front_end.reads == "log_mel"
     paths = sound_files([str(folder)], left_out, log_mels=stored)
@@ -159,11 +162,14 @@ def recordings(folder: Path, front_end: "SpectrogramFrontEnd") -> "list[Tensor]"
     clips = []
     for path in paths[:: -(-len(paths) // RECORDINGS)]:
         try:
-            clips.append(
+            clip = (
                 load_log_mel(path, end=front_end.frames)
                 if stored
                 else load_beginning(path, front_end.sample_rate, front_end.samples)[0]
             )
+            if too_short := Hearing.by(front_end).too_short(len(clip)):
+                raise AudioError(f"{path}: {too_short}")
+            clips.append(clip)
         except AudioError as error:
             typer.echo(f"left out: {error}", err=True)
     if not clips:

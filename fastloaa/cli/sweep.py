@@ -30,8 +30,13 @@ def sweep(
     from fastloaa.cli.train import assemble
     from fastloaa.methods import OptionError
     from fastloaa.training.distributed import process_state
+    from fastloaa.training.recipe import parse_assignments
     from fastloaa.training.sweep import sweep as run
 
+    given = parse_assignments(assignments or [])
+    for name, option in {"seed": "--seeds", **({"test_fold": "--folds"} if folds else {})}.items():
+        if name in given:
+            raise OptionError(f"--set {name} would have no effect, a sweep's are those of {option}; give them there")
     chosen = {}
     for recipe in recipes:
         name = Path(recipe).stem if Path(recipe).suffix in (".yaml", ".yml") else recipe

@@ -88,7 +88,8 @@ def train(
             console=console,
         )
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from the last checkpoint in {out}")
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        print(f"stopped; {again} goes on from the last checkpoint in {out}")
         raise
     processes = process_state()
     if processes.is_main_process:

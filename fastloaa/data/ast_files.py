@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fastloaa.data.class_table import CLASSES_GLOB, labels_of
 from fastloaa.data.clip import DataError
 from fastloaa.data.clip_list import ClipList, ClipWriter
-from fastloaa.data.sounds import Files, has_file
+from fastloaa.data.sounds import Files, has_file, matching
 
 AST_LAYOUT = f"datafiles/*train*.json and datafiles/*eval*.json, with {CLASSES_GLOB} beside them or beside datafiles/"
 _EXPECTED = 'expected {"data": [{"wav": path, "labels": "mid,mid"}]}; correct it'
@@ -18,25 +18,26 @@ _ABOVE = 3  # data/datafiles/x.json in the folder the script ran in; one more fo
 
 
 class ListedClips(NamedTuple):
-    """Clips of each split."""
+    """Clips of each split; `fold` is the one that they are of, None where there are none."""
 
     train: ClipList
     validation: ClipList
     test: ClipList
+    fold: int | None = None
 
 
 def find_data_files(root: Path) -> Path | None:
     """The folder of AST's JSON files: `root`, or `datafiles` in it or in its `data`; None if there are none."""
     for name in _FOLDERS:
         folder = root / name
-        if any(folder.glob("*train*.json")) and class_tables(folder):
+        if matching(folder, "*train*.json") and class_tables(folder):
             return folder
     return None
 
 
 def class_tables(folder: Path) -> list[Path]:
     """The tables of classes for the JSON files of a folder: in it, or else in the one above."""
-    return sorted(folder.glob(CLASSES_GLOB)) or sorted(folder.resolve().parent.glob(CLASSES_GLOB))
+    return matching(folder, CLASSES_GLOB) or matching(folder.resolve().parent, CLASSES_GLOB)
 
 
 def read_data_files(folder: Path, labels: dict[str, int], fold: int) -> ListedClips:
@@ -58,18 +59,23 @@ def read_data_files(folder: Path, labels: dict[str, int], fold: int) -> ListedCl
             _read(file, labels, known, writer)
         return writer.done()
 
-    return ListedClips(read(train), read(valid), read(test))
+    has_folds = any(map(_is_numbered, (*train, *test)))
+    return ListedClips(read(train), read(valid), read(test), fold if has_folds else None)
 
 
 def _fold(folder: Path, pattern: str, fold: int) -> list[Path]:
     """The JSON files with such a name: where names end in numbers, those of the fold."""
-    found = sorted(folder.glob(pattern))
-    if not any(path.stem[-1].isdigit() for path in found):
+    found = matching(folder, pattern)
+    if not any(map(_is_numbered, found)):
         return found
     chosen = [path for path in found if re.search(rf"(?<!\d){fold}$", path.stem)]
     if not chosen:
         raise DataError(f"{folder}: no {pattern} of fold {fold}; give the number of one that is there as the test fold")
     return chosen
+
+
+def _is_numbered(path: Path) -> bool:
+    return path.stem[-1].isdigit()
 
 
 def _read(file: Path, labels: dict[str, int], files: Files, writer: ClipWriter) -> None:

@@ -11,7 +11,7 @@ from fastloaa.data.clip import DataError
 from fastloaa.data.clip_list import ClipWriter
 from fastloaa.data.clips import AudioSplits, stratified_split
 from fastloaa.data.folder import NEED_EXTRA
-from fastloaa.data.sounds import LeftOut, clip_names_below, clip_suffixes
+from fastloaa.data.sounds import LeftOut, clip_names_below, clip_suffixes, matching
 from fastloaa.data.table import read_table
 from fastloaa.text import printable
 
@@ -53,7 +53,7 @@ def load_audioset(root: str | Path, test_fold: int = 1, validation: float | None
     left_out = LeftOut()
     folder = find_data_files(root)
     labels, classes = read_classes(
-        _only(root, sorted(root.glob(CLASSES_GLOB)) if folder is None else class_tables(folder))
+        _only(root, matching(root, CLASSES_GLOB) if folder is None else class_tables(folder))
     )
     listed = _from_tables(root, labels, left_out) if folder is None else read_data_files(folder, labels, test_fold)
     train, held_out = listed.train, listed.validation
@@ -62,7 +62,7 @@ def load_audioset(root: str | Path, test_fold: int = 1, validation: float | None
     elif validation is not None:
         raise DataError(f"{root}: has a *valid*.json of its own; leave validation={validation} out")
     name = printable(root.resolve().name)
-    return AudioSplits(name, classes, train, held_out, listed.test, left_out.lines())
+    return AudioSplits(name, classes, train, held_out, listed.test, left_out.lines(), listed.fold)
 
 
 def _from_tables(root: Path, labels: dict[str, int], left_out: LeftOut) -> ListedClips:
@@ -70,7 +70,7 @@ def _from_tables(root: Path, labels: dict[str, int], left_out: LeftOut) -> Liste
     sounds = _Sounds(root, left_out)
     splits = []
     for pattern in ("*train_segments.csv", "*eval_segments.csv"):
-        tables = sorted(root.glob(pattern))
+        tables = matching(root, pattern)
         if not tables:
             raise _incomplete(root, pattern)
         writer = ClipWriter()

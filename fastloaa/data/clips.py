@@ -1,5 +1,6 @@
 """Clips, the splits of a data set, and how clips are divided between them."""
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ class AudioSplits:
     Attributes:
         train, validation, test: kept as `ClipList`s, whatever they are given as.
         left_out: what was found or listed and is in no split, a line for each reason, with number and first names.
+        fold: which one is tested on, None for sets that have no folds.
 
     Raises:
         DataError: train or test is empty, a class name or a recording appears twice, a segment is in two splits, a
@@ -34,6 +36,7 @@ class AudioSplits:
     validation: Sequence[Clip]
     test: Sequence[Clip]
     left_out: tuple[str, ...] = ()
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         for split in SPLITS:
@@ -100,6 +103,11 @@ class AudioSplits:
     def all_clips(self) -> ClipList:
         """Of all splits, one after the other."""
         return join([getattr(self, split) for split in SPLITS])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
+        digests = [getattr(self, split).digest() for split in SPLITS]
+        return hashlib.sha256(repr((self.classes, digests)).encode()).hexdigest()
 
     def summary(self) -> str:
         """One line: the name, the number of classes, the clips in each split, and what is left out."""

@@ -84,7 +84,7 @@ def divide(
     train, held_out = parts.get("train", none), parts.get("validation", none)
     if by == "fold" or (validation and not held_out):
         train, held_out = stratified_split(train, validation or 0.0, seed)
-    return AudioSplits(name, classes, train, held_out, tested, left_out=lines)
+    return AudioSplits(name, classes, train, held_out, tested, lines, test_fold if by == "fold" else None)
 
 
 def _at_random(

@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from fastloaa.data.clips import DataError
-from fastloaa.files import WriteError, making_folder, sha256, write_json, writing
+from fastloaa.files import WriteError, making_folder, new_folder, sha256, write_json, writing
 from fastloaa.files.locks import locked
 
 RECORD_FILE = "download.json"
@@ -98,6 +98,7 @@ def install(source: Source, folder: Path, report: Report | None = None) -> Path:
         LockedError: another process is fetching it into that folder.
         WriteError: it cannot be written; what has arrived stays, and the same command goes on from there.
     """
+    folder = new_folder(folder)
     with locked(folder, folder.with_name(f".{folder.name}.lock")):
         return _install(source, folder, report)
 

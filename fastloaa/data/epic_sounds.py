@@ -7,7 +7,7 @@ from pathlib import Path
 from fastloaa.audio.formats import sound_suffixes
 from fastloaa.data.clips import AudioSplits, Clip, DataError, stratified_split
 from fastloaa.data.hdf5 import hdf5_tracks
-from fastloaa.data.sounds import LeftOut, sounds_below
+from fastloaa.data.sounds import LeftOut, matching, sounds_below
 from fastloaa.data.table import integer, read_table
 from fastloaa.text import printable
 
@@ -56,7 +56,7 @@ class _Sounds:
     """Where the sound of an annotation is."""
 
     def __init__(self, root: Path) -> None:
-        archives = sorted(path for path in root.iterdir() if path.suffix in (".hdf5", ".h5"))
+        archives = [path for ending in ("hdf5", "h5") for path in matching(root, f"*.{ending}")]
         if len(archives) > 1:
             raise DataError(f"{root}: two HDF5 files, {archives[0].name} and {archives[1].name}; leave one here")
         self.archive = archives[0] if archives else None

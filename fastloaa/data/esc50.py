@@ -60,4 +60,5 @@ def load_esc50(root: str | Path, test_fold: int = 1, validation: float = 0.0, se
         train=train,
         validation=held_out,
         test=test,
+        fold=test_fold,
     )

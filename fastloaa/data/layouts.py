@@ -12,7 +12,7 @@ from fastloaa.data.clips import AudioSplits, DataError
 from fastloaa.data.epic_sounds import EPIC_SOUNDS_LAYOUT, TRAIN_TABLE, VALIDATION_TABLE, load_epic_sounds
 from fastloaa.data.esc50 import ESC50_LAYOUT, META, load_esc50
 from fastloaa.data.folder import load_folder
-from fastloaa.data.sounds import LeftOut, clips_below
+from fastloaa.data.sounds import LeftOut, clips_below, matching
 from fastloaa.data.speech_commands import (
     NOISE,
     SPEECH_COMMANDS_LAYOUT,
@@ -31,7 +31,7 @@ from fastloaa.text import printable
 
 
 def _any_of(*patterns: str) -> Callable[[Path], object]:
-    return lambda root: any(any(root.glob(pattern)) for pattern in patterns)
+    return lambda root: any(matching(root, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

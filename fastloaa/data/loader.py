@@ -42,6 +42,7 @@ class Batch:
         indices: int64 `[batch]`, which clips of the data set they are.
         paths: the files, one per row, with track and segment where a clip has them.
         broken: one-line errors of files that could not be read; they have no row.
+        broken_indices: which clips of the data set those are, one for each error.
     """
 
     waveform: Tensor
@@ -50,6 +51,7 @@ class Batch:
     indices: Tensor
     paths: tuple[str, ...]
     broken: tuple[str, ...]
+    broken_indices: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,6 +65,7 @@ class Batch:
             self.indices.to(device, non_blocking=non_blocking),
             self.paths,
             self.broken,
+            self.broken_indices,
         )
 
 
@@ -84,6 +87,7 @@ class ClipDataset(Dataset[Sample]):
         num_classes: length of the targets; labels must be below it.
         max_seconds: cut longer clips; None keeps all.
         cache: keep decoded waveforms.
+        mel_bins: that stored spectrograms must have, or they count as broken; None: any.
 
     Raises:
         DataError: `max_seconds` of no sample, or a label outside the classes.
@@ -96,13 +100,14 @@ class ClipDataset(Dataset[Sample]):
         num_classes: int,
         max_seconds: float | None = None,
         cache: bool = True,
+        mel_bins: int | None = None,
     ) -> None:
         self.clips = ClipList.of(clips)  # arrays, which worker processes share
         self.sample_rate = sample_rate
         self.max_samples = None if max_seconds is None else round(max_seconds * sample_rate)
         if self.max_samples is not None and self.max_samples < 1:
             raise DataError(f"max_seconds={max_seconds} leaves no sample at {sample_rate} Hz; give more, or None")
-        self.num_classes = num_classes
+        self.num_classes, self.mel_bins = num_classes, mel_bins
         labels = self.clips.labels.values
         if ((labels < 0) | (labels >= num_classes)).any():
             clip = next(clip for clip in self.clips if not all(0 <= label < num_classes for label in clip.labels))
@@ -143,17 +148,24 @@ class ClipDataset(Dataset[Sample]):
         clip = self.clips[index]
         start = clip.start + place * too_much
         stop = start + self.max_samples / self.sample_rate
-        return read_clip(replace(clip, start=start, stop=stop), self.sample_rate)[: self.max_samples]
+        return self._read(replace(clip, start=start, stop=stop))[: self.max_samples]
 
     def _waveform(self, index: int) -> Tensor:
         if index in self._cache:
             return self._cache[index]
-        waveform = read_clip(self._beginning(self.clips[index]), self.sample_rate)
+        waveform = self._read(self._beginning(self.clips[index]))
         if self.max_samples is not None and len(waveform) > self.max_samples:
             waveform = waveform[: self.max_samples].clone()  # a view would keep the whole recording in memory
         if waveform.nbytes <= self._free_bytes:
             self._free_bytes -= waveform.nbytes
             self._cache[index] = waveform
+        return waveform
+
+    def _read(self, clip: Clip) -> Tensor:
+        waveform = read_clip(clip, self.sample_rate)
+        if waveform.ndim == 2 and self.mel_bins not in (None, waveform.shape[1]):
+            has = f"has {waveform.shape[1]} mel bins, expected {self.mel_bins}"
+            raise AudioError(f"{clip.path}: {has}; make it as the others are")
         return waveform
 
     def _beginning(self, clip: Clip) -> Clip:
@@ -176,41 +188,56 @@ def collate(samples: Sequence[Sample]) -> Batch:
         indices=indices[readable],
         paths=tuple(sample.path for sample in samples if sample.waveform is not None),
         broken=tuple(sample.error for sample in samples if sample.error is not None),
+        broken_indices=tuple(sample.index for sample in samples if sample.error is not None),
     )
 
 
 class BrokenFiles:
-    """Counts files that could not be read, over any number of epochs, and lets each be named once.
+    """Counts clips that could not be read, over any number of epochs, and lets what is wrong be said once.
+
+    Windows of one clip may each say something else (where a NaN is, say), and clips of one file the same.
 
     Args:
-        total: number of files in the data set.
+        total: number of clips in the data set.
+
+    Attributes:
+        clips: those that are known to be broken.
+        errors: the lines about them.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.clips: set[int] = set()
         self.errors: dict[str, None] = {}  # a set that keeps the order of discovery
 
     def __len__(self) -> int:
-        return len(self.errors)
+        return len(self.clips)
 
-    def add(self, errors: Iterable[str]) -> tuple[str, ...]:
+    def add(self, errors: Iterable[str], clips: Iterable[int]) -> tuple[str, ...]:
         """Those of a batch's errors that were not seen before, to be shown.
 
+        Args:
+            errors, clips: `broken` and `broken_indices` of the batch.
+
         Raises:
-            DataError: now all files of the data set are known to be broken.
+            DataError: now all clips of the data set are known to be broken.
         """
-        new = tuple(error for error in dict.fromkeys(errors) if error not in self.errors)
-        self.errors.update(dict.fromkeys(new))
+        new: dict[str, None] = {}
+        for error, clip in zip(errors, clips, strict=True):
+            if clip not in self.clips and error not in self.errors:
+                new[error] = None
+            self.clips.add(clip)
+        self.errors.update(new)
         if self.total and len(self) >= self.total:
             raise DataError(f"{self.summary()}; none is left, check the data")
-        return new
+        return tuple(new)
 
     def summary(self) -> str:
         """One line: how many files could not be read, and the first three; "" if none."""
         if not self.errors:
             return ""
         named = list(self.errors)[:3]
-        more = f"; and {len(self) - len(named)} more" if len(self) > len(named) else ""
+        more = f"; and {len(self.errors) - len(named)} more" if len(self.errors) > len(named) else ""
         return f"{len(self)} of {self.total} files could not be read: {'; '.join(named)}{more}"
 
 

@@ -142,6 +142,11 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What in a folder has a name like that, in alphabetical order; hidden files, such as `._x.csv`, are left out."""
+    return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
+
+
 def has_file(path: Path) -> bool:
     """Whether there is a file of this name; none can be, where the name is too long for one.
 

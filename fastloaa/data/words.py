@@ -17,7 +17,7 @@ from torchaudio.transforms import Resample
 from fastloaa.data.clips import DataError
 from fastloaa.data.espeak import Espeak
 from fastloaa.data.split_table import SPLIT_FILE
-from fastloaa.files import making_folder
+from fastloaa.files import making_folder, new_folder
 from fastloaa.files.locks import locked
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -141,7 +141,7 @@ def synthesise_words(
     settings = {"words": list(words), "voices": voices, "seed": seed, "sample_rate": SAMPLE_RATE}
     if _is_complete(root, settings):
         return root
-    drawn = draw_voices(voices, seed)
+    drawn, root = draw_voices(voices, seed), new_folder(root)
     with locked(root, root.with_name(f".{root.name}.lock")):
         if not _is_complete(root, settings):  # else another process has made it since
             with making_folder(root) as temporary:

@@ -149,15 +149,29 @@ def making_folder(path: str | Path) -> Iterator[Path]:
     What the block puts beside the temporary path is deleted in any case.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: it cannot be written, or as `new_folder`.
     """
-    path = Path(path)
+    path = new_folder(path)
     with _beside(path) as temporary:
         yield temporary
         os.sync()  # file by file takes minutes where there are a hundred thousand
         if path.is_dir():  # and empty, or rmdir raises
             path.rmdir()
         temporary.rename(path)
+
+
+def new_folder(path: str | Path) -> Path:
+    """The path of a folder that is to be made, with a name of its own, as `..` has none.
+
+    Raises:
+        WriteError: it is the one that this process is in, which would be replaced by another of its name.
+    """
+    folder = Path(path)
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 (links stay what they are)
+    if folder.is_dir() and folder.samefile(os.curdir):
+        raise WriteError(path, errno.EBUSY, "it is the folder that this runs in")
+    return folder
 
 
 @contextmanager

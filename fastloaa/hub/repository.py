@@ -1,14 +1,11 @@
 """Trained runs and adapters on Hugging Face's hub: pushed with a card that says what they are, and loaded again."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import huggingface_hub
-import timm
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 
@@ -29,6 +26,7 @@ from fastloaa.files import (
 from fastloaa.hub.card import Facts, write_card
 from fastloaa.methods import METHODS
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 from fastloaa.training import Recipe, Result, RunError, load_run
 from fastloaa.training.rundir import RunDirectory
 
@@ -142,7 +140,7 @@ def from_pretrained(
     run = RunDirectory(folder)
     if run.recipe.exists():
         recipe = Recipe.load(run.recipe)
-        _check_architecture(run.recipe, recipe.backbone, recipe.backbone_options)
+        check_architecture(run.recipe, recipe.to_dict())
         if recipe.weights not in (None, "timm") and recipe.method != "full" and weights is None:
             raise RunError(
                 f"{source}: was trained beside the backbone's weights in a file {recipe.weights}, which are not with "
@@ -157,23 +155,9 @@ def from_pretrained(
             raise FileError(
                 f"{file}: holds adapters of a model that is no AST; build the model, then load_adapter(model, path)"
             )
-        _check_architecture(file, config["backbone"], config.get("backbone_options") or {})
+        check_architecture(file, config)
         model = AST.from_config(config, weights)
     return load_adapter(model, file).eval()
-
-
-def _check_architecture(file: Path, backbone: str, options: Mapping[str, Any]) -> None:
-    """timm takes names that lead to the hub, and options that name files and addresses to load: none from strangers.
-
-    Raises:
-        FileError: one of them.
-    """
-    if not timm.is_model(backbone):
-        raise FileError(f"{file}: its backbone {str(backbone)[:80]!r} is none of timm's; a newer timm may have it")
-    for name, value in options.items():
-        plain = isinstance(value, bool | int | float | list | tuple) or (isinstance(value, str) and "/" not in value)
-        if not plain or name.startswith(("pretrained", "checkpoint", "cache")):
-            raise FileError(f"{file}: option {str(name)[:80]!r} of its backbone is not one of an architecture; refused")
 
 
 def _save_run(folder: Path, out: Path) -> Facts:
@@ -188,7 +172,8 @@ def _save_run(folder: Path, out: Path) -> Facts:
     )
     public.save(out / run.recipe.name)
     # What is left out and broken is named by its path; the card says how much it is.
-    write_json(out / run.result.name, asdict(result) | {"data": public.data, "left_out": [], "broken_files": []})
+    unnamed = replace(result, data=public.data, left_out=[], broken_files=[], data_fingerprint=None)
+    write_json(out / run.result.name, asdict(unnamed))
     shutil.copyfile(weights, out / weights.name)
     for plot in (run.curves, run.confusion):
         if plot.exists():

@@ -8,9 +8,10 @@ from fastloaa.adapters.adapting import adapt
 from fastloaa.adapters.config import AdapterOptions, BranchOptions
 from fastloaa.adapters.files import ADAPTER_FILE, load_adapter, save_adapter
 from fastloaa.adapters.loaa import Kernel, LoAA
-from fastloaa.files import read_safetensors
+from fastloaa.files import read_safetensors, understanding
 from fastloaa.inputs.options import OptionError, check_types
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 
 
 class _AdapterFile:
@@ -23,7 +24,10 @@ class _AdapterFile:
 
     def load(self, path: str | Path, weights: str | Path | None) -> AST:
         _, metadata = read_safetensors(path)
-        return load_adapter(AST.from_config(metadata["model"], weights), path)
+        with understanding(path, "an adapter file of a run"):
+            config = dict(metadata["model"])
+            check_architecture(path, config)
+        return load_adapter(AST.from_config(config, weights), path)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from fastloaa.errors import ArgumentError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.inputs.options import build
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 
 
 class InsertedMethod(ABC):
@@ -87,6 +88,7 @@ class InsertedMethod(ABC):
             raise FileError(f"{path}: was not saved by the method {self.name!r}")
         with understanding(path, f"a file of the method {self.name!r}"):
             config, made_for, options = dict(metadata["model"]), dict(metadata["backbone"]), dict(metadata["options"])
+            check_architecture(path, config)
         model = AST.from_config(config, weights)
         check_made_for(path, made_for, describe_backbone(model))
         largest = max((value for value in options.values() if isinstance(value, int)), default=0)

@@ -17,6 +17,7 @@ from fastloaa.errors import ArgumentError, ArgumentTypeError
 from fastloaa.files import FileError, check_tensors, read_safetensors, understanding, write_safetensors
 from fastloaa.grid import TokenGrid, pair
 from fastloaa.inputs import as_tensor, class_names, whole
+from fastloaa.models.architecture import check_architecture
 from fastloaa.models.from_transformers import ast_config, ast_state, copy_adapters
 from fastloaa.models.layouts import WeightsError
 from fastloaa.models.weights import fit_patch_weight, fit_position_embedding, read_backbone
@@ -106,9 +107,11 @@ class AST(nn.Module):
         weights: "timm" (downloads the ImageNet weights), a path (see `read_backbone`), or None (random). Colour
             channels of the patch weights are summed; the position embedding is cut or stretched to the grid.
         backbone_options: further arguments for timm.create_model, e.g. {"depth": 4, "embed_dim": 192, "num_heads": 3}.
-        sample_rate, mean, std: of the front end, see `fastloaa.audio.FrontEnd`.
-        front_end: "ast", or "epic-sounds" for `fastloaa.audio.EpicSoundsFrontEnd`, whose own settings are
-            sample_rate=24000, mean=0, std=0.5 and frames=400.
+        sample_rate, mean, std: of the front end, see `fastloaa.audio.FrontEnd`; None: its own, which for "ast" are
+            16000 and AudioSet's statistics.
+        front_end: "ast"; "epic-sounds" for `fastloaa.audio.EpicSoundsFrontEnd` (24000, 0 and 0.5; its baselines have
+            frames=400); or "log-mel" for `fastloaa.audio.StoredLogMel`, spectrograms from files, whose sample_rate is
+            frames a second (100, 0 and 0.5).
         labels: names of the classes, kept with the model wherever it is saved or exported.
         probabilities: what its logits are trained for, "softmax" or "sigmoid"; training sets it by the loss, and
             exported files answer with it.
@@ -145,9 +148,9 @@ class AST(nn.Module):
         weights: str | Path | None = None,
         *,
         backbone_options: Mapping[str, Any] | None = None,
-        sample_rate: int = 16000,
-        mean: float = -4.2677393,
-        std: float = 4.5689974,
+        sample_rate: int | None = None,
+        mean: float | None = None,
+        std: float | None = None,
         front_end: str = "ast",
         labels: Sequence[str] | None = None,
         probabilities: Probabilities = "softmax",
@@ -156,7 +159,8 @@ class AST(nn.Module):
     ) -> None:
         super().__init__()
         num_classes, frames = whole("num_classes", num_classes), whole("frames", frames)
-        mel_bins, sample_rate = whole("mel_bins", mel_bins), whole("sample_rate", sample_rate)
+        mel_bins = whole("mel_bins", mel_bins)
+        rate = None if sample_rate is None else whole("sample_rate", sample_rate)
         names = None if labels is None else class_names(labels, num_classes)
         if not isinstance(backbone, str):
             raise ArgumentTypeError(
@@ -167,7 +171,9 @@ class AST(nn.Module):
         check_probabilities(probabilities, multi_label)
         if front_end not in FRONT_ENDS:
             raise ArgumentError(f"front_end is one of {', '.join(FRONT_ENDS)}; got {front_end!r}")
-        self.front_end: SpectrogramFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, sample_rate, mean, std)
+        settings = {"sample_rate": rate, "mean": mean, "std": std}
+        given = {name: value for name, value in settings.items() if value is not None}
+        self.front_end: SpectrogramFrontEnd = FRONT_ENDS[front_end](frames, mel_bins, **given)  # type: ignore[arg-type]
         self.num_classes = num_classes
         self.labels = names
         self.probabilities, self.multi_label = probabilities, multi_label
@@ -308,6 +314,7 @@ class AST(nn.Module):
         if metadata.get("kind") != "model":
             raise FileError(f"{path}: was not written by AST.save; for a backbone use AST(..., weights=path)")
         with understanding(path, "a model that AST.save wrote"):
+            check_architecture(path, metadata["config"])
             model = cls.from_config(metadata["config"])
         check_tensors(path, model.state_dict(), state)
         model.load_state_dict(state)

@@ -10,6 +10,7 @@ from fastloaa.data import AudioSplits, are_log_mels, measure_mel_bins
 from fastloaa.grid import pair
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
+from fastloaa.models.architecture import check_architecture
 from fastloaa.training.errors import TrainingError
 from fastloaa.training.loss import PROBABILITIES
 from fastloaa.training.measure import measure_frames, measured
@@ -24,7 +25,7 @@ def open_config(recipe: Recipe, splits: AudioSplits) -> dict[str, Any]:
     Raises:
         DataError: the frames are to be measured and no training clip can be read, recordings and spectrograms together,
             or spectrograms of different numbers of mel bins.
-        OptionError: a front end or mel bins that do not go with the data.
+        OptionError: a front end, mel bins or a sample rate that do not go with the data.
     """
     recipe = _for_its_data(recipe, splits)
     rate = FRONT_ENDS[recipe.front_end].frames_per_second
@@ -60,10 +61,16 @@ def _for_its_data(recipe: Recipe, splits: AudioSplits) -> Recipe:
             f"{splits.name} is of spectrograms from files, front_end {recipe.front_end!r} is for recordings; "
             "leave it out"
         )
-    mel_bins = measure_mel_bins([splits.train[index] for index in measured(len(splits.train))])
+    clips = splits.all_clips  # those to validate and to test on too: found there after hours, it would cost the run
+    mel_bins = measure_mel_bins([clips[index] for index in measured(len(clips))])
     if recipe.mel_bins not in (Recipe.mel_bins, mel_bins):
         raise OptionError(
             f"{splits.name} has spectrograms of {mel_bins} mel bins, the recipe says {recipe.mel_bins}; leave it out"
+        )
+    if recipe.sample_rate not in (Recipe.sample_rate, LOG_MEL_RATE):
+        raise OptionError(
+            f"{splits.name} is of spectrograms from files, whose times count {LOG_MEL_RATE} frames a second, the "
+            f"recipe says sample_rate {recipe.sample_rate}; leave it out"
         )
     return recipe.replace(front_end=StoredLogMel.kind, mel_bins=mel_bins, sample_rate=LOG_MEL_RATE)
 
@@ -95,6 +102,7 @@ def build_model(recipe: Recipe, config: dict[str, Any]) -> tuple[AST, str]:
     """
     torch.manual_seed(recipe.seed)
     try:
+        check_architecture("recipe", config)  # or its weights could not be loaded again
         model = AST.from_config(config, recipe.weights)
         fingerprint = backbone_fingerprint(model)
         return recipe.build_method().apply(model), fingerprint

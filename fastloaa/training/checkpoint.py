@@ -47,6 +47,7 @@ class Position:
     best: Score | None = None
     broken: list[str] = field(default_factory=list)  # one-line errors of training files that could not be read
     broken_validation: list[str] = field(default_factory=list)
+    broken_clips: list[int] = field(default_factory=list)  # of the training clips, those that could not be read
 
     def __post_init__(self) -> None:
         check_types(self)

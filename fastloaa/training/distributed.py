@@ -57,12 +57,13 @@ class WholeBatch:
     """What one process alone would have in a batch; the samples stay where they were read.
 
     Attributes:
-        paths, broken: as of a `Batch`, of all processes together.
+        paths, broken, broken_indices: as of a `Batch`, of all processes together.
         own: which of the rows are this process's.
     """
 
     paths: tuple[str, ...]
     broken: tuple[str, ...]
+    broken_indices: tuple[int, ...]
     own: slice
 
     def __len__(self) -> int:
@@ -71,10 +72,10 @@ class WholeBatch:
     @classmethod
     def of(cls, own: Batch) -> "WholeBatch":
         """From the shares of all processes, on each of them."""
-        shares = gather_object([(own.paths, own.broken)])
-        first = sum(len(paths) for paths, _ in shares[: process_state().process_index])
-        paths, broken = (tuple(chain.from_iterable(part)) for part in zip(*shares, strict=True))
-        return cls(paths, broken, slice(first, first + len(own)))
+        shares = gather_object([(own.paths, own.broken, own.broken_indices)])
+        first = sum(len(paths) for paths, *_ in shares[: process_state().process_index])
+        paths, broken, indices = (tuple(chain.from_iterable(part)) for part in zip(*shares, strict=True))
+        return cls(paths, broken, indices, slice(first, first + len(own)))
 
 
 def gather_sounds(own: Batch, empty: tuple[int, ...] = (0,)) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastloaa.audio import SpectrogramFrontEnd
+from fastloaa.audio import LOG_MEL_RATE, SpectrogramFrontEnd
 from fastloaa.data import (
     BrokenFiles,
     Clip,
@@ -103,7 +103,11 @@ def clip_dataset(
     if several.any() and not multi_label:
         clip = clips[int(several.argmax())]
         raise DataError(f"{clip} has {len(clip.labels)} labels, expected one; multi_label=True takes several")
-    return ClipDataset(clips, front_end.sample_rate, num_classes, front_end.samples / front_end.sample_rate)
+    if front_end.reads == "waveform":
+        return ClipDataset(clips, front_end.sample_rate, num_classes, front_end.samples / front_end.sample_rate)
+    # Clips count the time of stored spectrograms at one rate, whatever the front end says of its own.
+    seconds = front_end.samples / LOG_MEL_RATE
+    return ClipDataset(clips, LOG_MEL_RATE, num_classes, seconds, mel_bins=front_end.mel_bins)
 
 
 @torch.inference_mode()
@@ -114,12 +118,13 @@ def evaluate_batches(
     device = next(model.parameters()).device
     precision = resolve_precision(precision, device)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []  # (logits, targets, indices) of a batch
-    errors: list[str] = []
-    was_training = model.training
+    errors: dict[int, str] = {}  # the first that a clip's windows gave
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         for batch in loader:
-            errors += batch.broken
+            for index, error in zip(batch.broken_indices, batch.broken, strict=True):
+                errors.setdefault(index, error)
             if len(batch):
                 batch = batch.to(device)
                 log_mel = model.front_end(batch.waveform, batch.lengths)
@@ -127,15 +132,18 @@ def evaluate_batches(
                     logits = model(log_mel).float()
                 rows.append((logits, batch.targets, batch.indices))
     finally:
-        model.train(was_training)
-    broken = dict.fromkeys(gather_object(errors))
+        for module, mode in modes:  # a frozen part may have another than the rest
+            module.training = mode
+    broken = dict.fromkeys(gather_object(list(errors.values())))
     none = torch.zeros(0, model.num_classes, device=device)
     all_rows = zip((none, none, none[:, 0].long()), *rows, strict=True)
-    logits, targets = (gather_rows(part) for part in _mean_of_views(*map(torch.cat, all_rows)))
+    logits, targets, indices = map(torch.cat, all_rows)
+    unread = torch.tensor([*errors], dtype=indices.dtype, device=device)
+    whole = torch.isin(indices, unread, invert=True)  # also where some windows of a clip could be read
+    logits, targets = (gather_rows(part) for part in _mean_of_views(logits[whole], targets[whole], indices[whole]))
     if not len(logits):
-        known = BrokenFiles(len(broken))
-        known.errors.update(broken)
-        raise DataError(f"{known.summary() or 'there are no clips'}; none is left, check the data")
+        BrokenFiles(len(broken)).add(broken, range(len(broken)))  # which raises, if there are any
+        raise DataError("there are no clips; none is left, check the data")
     losses = clip_losses(logits, targets, loss)
     if not losses.isfinite().all():
         raise TrainingError(f"the model's loss is {losses.mean()}, expected a finite one; its weights are not usable")

@@ -151,6 +151,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load(checkpoint.ema)
         self.broken.errors.update(dict.fromkeys(self.position.broken))
+        self.broken.clips.update(self.position.broken_clips)
 
     def save(self) -> None:
         """Write a checkpoint; the one before stays until it is complete."""
@@ -176,9 +177,11 @@ class Trainer:
         since = time.perf_counter()
         for own in self.loader:
             batch = WholeBatch.of(own)
-            for error in self.broken.add(batch.broken):
+            for error in self.broken.add(batch.broken, batch.broken_indices):
                 self.progress.say(f"left out: {error}")
                 position.broken.append(error)
+            if batch.broken:
+                position.broken_clips = sorted(self.broken.clips)
             if len(batch):
                 position.loss_sum += self.train_step(own.to(self.accelerator.device), batch) * len(batch)
                 position.clips += len(batch)

@@ -54,7 +54,7 @@ def measure_normalisation(front_end: SpectrogramFrontEnd, batches: Iterable[Batc
 
     def readable() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in batches:
-            broken.add(batch.broken)
+            broken.add(batch.broken, batch.broken_indices)
             if len(batch):
                 yield batch.waveform, batch.lengths
 

@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON object per epoch, one per line."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,4 +40,6 @@ class MetricsFile:
     def append(self, row: Mapping[str, Any]) -> None:
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint, which says that it is there, can be on the disk
         self.rows.append(row)

@@ -1,6 +1,7 @@
 """All randomness of a run as a function of (seed, position), so that a resumed run draws what it would have drawn."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def class_balance(clips: ClipList, classes: int) -> Tensor:
 class EpochBatches(Sampler[list[Any]]):
     """The batches of an epoch as indices: a DataLoader's `batch_sampler`. The order is a function of (seed, epoch).
 
-    With `windows`, indices come with a place in [0, 1), drawn for each clip and epoch: see `ClipDataset`.
+    With `windows`, indices come with a place in [0, 1), drawn anew each time that a clip comes: see `ClipDataset`.
 
     With `weights`, an epoch is as many draws with replacement, each clip in proportion to its weight.
 
@@ -93,6 +94,10 @@ class EpochBatches(Sampler[list[Any]]):
             drawn = WeightedRandomSampler(self.weights, self.length, generator=generator)  # type: ignore[arg-type]
             order = torch.tensor(list(drawn))
         places = torch.rand(self.length, generator=generator)
-        for batch in order.split(self.batch_size)[self.first :]:
-            own = batch[share(len(batch), self.index, self.processes)]
-            yield list(zip(own.tolist(), places[own].tolist(), strict=True)) if self.windows else own.tolist()
+        if self.weights is None:  # each clip comes once, whatever its place in the order
+            places = places[order]
+        batches = zip(order.split(self.batch_size), places.split(self.batch_size), strict=True)
+        for batch, starts in islice(batches, self.first, None):
+            own = share(len(batch), self.index, self.processes)
+            clips = batch[own].tolist()
+            yield list(zip(clips, starts[own].tolist(), strict=True)) if self.windows else clips

@@ -46,7 +46,7 @@ class Recipe:
     backbone: str = "deit_base_distilled_patch16_384"  # any VisionTransformer or Eva of timm
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # further arguments for timm.create_model
     weights: str | None = None  # "timm", a file, or None = random
-    sample_rate: int = 16000  # Hz
+    sample_rate: int = 16000  # Hz; that of epic-sounds is 24000
     # Of fastloaa.audio.FRONT_ENDS: "epic-sounds" for that data set's own. Data that are log-mels in .npy or .npz files
     # get "log-mel", which has their mel_bins, whatever kind they are of.
     front_end: str = "ast"
@@ -203,9 +203,10 @@ class Recipe:
 
 
 _AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("test_fold", "sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
+    **dict.fromkeys(("sample_rate", "frames", "mel_bins", "epochs", "batch_size", "accumulate"), 1),
     **dict.fromkeys(("masks", "average_epochs", "checkpoint_every", "views"), 1),
-    **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask", "seed", "workers"), 0),
+    **dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "freq_mask", "time_mask"), 0),
+    **dict.fromkeys(("test_fold", "seed", "workers"), 0),
 }
 
 

@@ -56,6 +56,7 @@ class Result:
     seed: int
     fastloaa: str
     torch: str
+    data_fingerprint: str | None = None  # `AudioSplits.fingerprint`, by which to tell whether the data have changed
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
@@ -97,6 +98,7 @@ def build_result(
         seed=recipe.seed,
         fastloaa=fastloaa.__version__,
         torch=torch.__version__,
+        data_fingerprint=splits.fingerprint(),
     )
 
 

@@ -1,6 +1,5 @@
 """A whole run: train, choose, test once; and its result loaded again."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from fastloaa.adapters.adapting import trainable_parameters
-from fastloaa.data import AudioSplits, Clip, ClipList, Sample, collate, load_splits, start_worker
+from fastloaa.data import AudioSplits, Clip, Sample, collate, load_splits, start_worker
 from fastloaa.files import understanding, write_json
 from fastloaa.methods import OptionError
 from fastloaa.models import AST
@@ -32,6 +31,7 @@ from fastloaa.training.precision import freeze_in_bf16, resolve_precision
 from fastloaa.training.recipe import Metric, Recipe
 from fastloaa.training.result import Result, build_result, device_name
 from fastloaa.training.rundir import RunDirectory
+from fastloaa.training.trackers import check_trackers
 
 
 def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: Console | None = None) -> Result:
@@ -44,7 +44,7 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
 
     Args:
         out: the run directory, see `RunDirectory`; all processes must see it.
-        overwrite: replace what is in it.
+        overwrite: replace what is in it, once the data are read and the model is built.
         console: for progress; `rich.console.Console(quiet=True)` for none, standard output by default.
 
     Raises:
@@ -60,13 +60,15 @@ def train(recipe: Recipe, out: str | Path, *, overwrite: bool = False, console: 
 
 def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Accelerator, console: Console) -> Result:
     """`train` in a directory that this process, or the first of several, has locked."""
+    check_trackers(recipe.trackers)
     splits = load_splits(recipe.data, test_fold=recipe.test_fold, validation=recipe.validation, seed=recipe.seed)
     metric = _metric(recipe, splits)
-    with accelerator.main_process_first():
-        checkpoint = run.claim(recipe, overwrite) if accelerator.is_main_process else run.last_checkpoint()
+    if splits.fold is None and recipe.test_fold != Recipe.test_fold:
+        raise OptionError(f"{splits.name} has no folds, the recipe says test_fold {recipe.test_fold}; leave it out")
+    checkpoint = None if overwrite else run.begun(recipe)
     _say(console, splits.summary())
 
-    origin = {"data": _fingerprint(splits)}
+    origin = {"data": splits.fingerprint()}
     _check_origin(run, origin, checkpoint)
     config = open_config(recipe, splits) if checkpoint is None else checkpoint.model_config
     with understanding(run.checkpoint, "a checkpoint") if checkpoint else nullcontext():
@@ -93,6 +95,8 @@ def _train(recipe: Recipe, run: RunDirectory, overwrite: bool, accelerator: Acce
     _say(console, _description(model, recipe, accelerator))
     if recipe.weights is None and trainable_parameters(model) < sum(p.numel() for p in model.parameters()):
         _say(console, 'note: the frozen backbone is random; weights="timm" or a file makes it a trained one')
+    if accelerator.is_main_process:
+        run.claim(recipe, overwrite)
 
     def loader(clips: Sequence[Clip], wanted: bool) -> DataLoader[Sample] | None:
         options = (recipe.batch_size, recipe.workers, splits.multi_label, recipe.views)
@@ -192,12 +196,6 @@ def _metric(recipe: Recipe, splits: AudioSplits) -> Metric:
     if splits.multi_label and recipe.metric == "accuracy":
         raise OptionError(f"{splits.name} has several labels to a clip, accuracy takes one; set metric=mAP")
     return recipe.metric or ("mAP" if splits.multi_label else "accuracy")
-
-
-def _fingerprint(splits: AudioSplits) -> str:
-    """SHA-256 over the classes and which clips are in which split, by path; not over the sounds themselves."""
-    digests = [ClipList.of(clips).digest() for clips in (splits.train, splits.validation, splits.test)]
-    return hashlib.sha256(repr((splits.classes, digests)).encode()).hexdigest()
 
 
 def _check_origin(run: RunDirectory, origin: dict[str, str], checkpoint: Checkpoint | None) -> None:

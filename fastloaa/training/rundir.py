@@ -54,33 +54,42 @@ class RunDirectory:
                 with suppress(OSError):  # not empty: there is a run in it
                     self.path.rmdir()
 
-    def claim(self, recipe: Recipe, overwrite: bool = False) -> Checkpoint | None:
-        """Prepare the directory for a run of `recipe`; its last checkpoint if the run was begun before.
-
-        Args:
-            overwrite: remove the files of the run that is there, whichever it is.
+    def begun(self, recipe: Recipe) -> Checkpoint | None:
+        """Where the run of `recipe` in the directory stands, None before its first checkpoint; nothing is changed.
 
         Raises:
             RunError: it holds a finished run, one of another recipe, or something else than a run.
             FileError: the checkpoint is damaged, or the path is not UTF-8.
         """
+        self._check(recipe)
+        return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+
+    def claim(self, recipe: Recipe, overwrite: bool = False) -> None:
+        """Prepare the directory for a run of `recipe`, as late as can be: what it overwrites is gone then.
+
+        Args:
+            overwrite: remove the files of the run that is there, whichever it is.
+
+        Raises:
+            RunError, FileError: as `begun`.
+        """
         self._check_ours()
         if overwrite:
             for file in self._files():
                 file.unlink(missing_ok=True)
-        if self.result.exists():
-            raise RunError(f"{self.path}: holds a finished run; give another folder, or --overwrite to train it anew")
-        if self.checkpoint.exists():
-            self._check_same(Recipe.load(self.recipe), recipe)
+        self._check(recipe)
         recipe.save(self.recipe)
         for file in (self.recipe, *self._files()):  # what a kill left half written
             for leftover in self.path.glob(f"{leftover_prefix(file)}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-        return self.last_checkpoint()
 
-    def last_checkpoint(self) -> Checkpoint | None:
-        """Where the run in the directory stands; None before its first checkpoint."""
-        return Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+    def _check(self, recipe: Recipe) -> None:
+        """Raise RunError unless a run of `recipe` may begin or go on here."""
+        self._check_ours()
+        if self.result.exists():
+            raise RunError(f"{self.path}: holds a finished run; give another folder, or --overwrite to train it anew")
+        if self.checkpoint.exists():
+            self._check_same(Recipe.load(self.recipe), recipe)
 
     def _check_ours(self) -> None:
         check_utf8(self.path)

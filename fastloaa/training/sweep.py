@@ -35,6 +35,8 @@ def sweep(
     read, an interrupted one goes on, and those that failed are tried again. The first seed comes first, so that its
     table is there early; the table is written anew after every run.
 
+    Of several processes, one whose run fails ends the sweep: the others may be at that run still.
+
     Every run is tested once, with the weights of its last epoch or of the epoch that its validation clips choose: no
     choice is made by the test clips.
 
@@ -74,6 +76,8 @@ def _sweep(
         try:
             table.outcomes.append(_run(trial, console))
         except Exception as error:  # a sweep runs for hours: what ails one run is reported and does not stop the others
+            if process_state().num_processes > 1:  # or it would share the batches of its next run with their last one
+                raise
             reason = user_line(error) or ""
             if not reason:
                 console.print_exception()

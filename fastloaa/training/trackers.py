@@ -79,6 +79,12 @@ class TensorBoardTracker:
                 writer.write(event.SerializeToString())
 
 
+def check_trackers(names: Iterable[TrackerName]) -> None:
+    """Raise MissingPackageError where one of the trackers could not be opened once the data and model are there."""
+    if "tensorboard" in names:
+        needs("tensorboard")
+
+
 def open_trackers(names: Iterable[TrackerName], run: RunDirectory, step: int) -> list[Tracker]:
     """The trackers of those names, for a run that stands at `step`.
 

@@ -138,7 +138,7 @@ def test_a_missing_archive_is_told_before_the_long_work(
 
 def test_at_most_a_hundred_recordings_spread_over_the_folder(tmp_path: Path) -> None:
     for number in range(250):
-        soundfile.write(tmp_path / f"{number:03}.wav", [number / 1000] * 10, 16000)
+        soundfile.write(tmp_path / f"{number:03}.wav", [number / 1000] * 400, 16000)
     front_end = FrontEnd(64)
     clips = recordings(tmp_path, front_end)
     assert [round(1000 * float(clip[0])) for clip in clips] == list(range(0, 250, 3))
@@ -146,6 +146,15 @@ def test_at_most_a_hundred_recordings_spread_over_the_folder(tmp_path: Path) -> 
     (tmp_path / "empty" / "broken.wav").touch()
     with pytest.raises(FileNotFoundError, match="no recording in it can be read"):
         recordings(tmp_path / "empty", front_end)
+
+
+def test_recordings_too_short_for_an_answer_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """300 samples at 8 kHz are 600 at the model's rate."""
+    for name, samples, rate in (("a.wav", 399, 16000), ("b.wav", 300, 8000)):
+        soundfile.write(tmp_path / name, torch.randn(samples).numpy() * 0.1, rate)
+    assert [len(clip) for clip in recordings(tmp_path, FrontEnd(64))] == [600]
+    line = f"left out: {tmp_path / 'a.wav'}: 399 samples at 16000 Hz; the model looks at 400 and more\n"
+    assert capsys.readouterr().err == line
 
 
 def test_of_a_long_recording_the_ranges_are_those_of_what_is_heard(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_refusals(files: list[Path], tmp_path: Path) -> None:
             "esc-50-prob: no recipe of that name and no YAML file; did you mean 'esc-50-probe'?",
         ),
         ((files[0], *common, "--seeds", "one"), "expected numbers such as 1-5 or 0,1,2; got 'one'"),
+        (
+            (files[0], *common, "--set", "seed=3"),
+            "--set seed would have no effect, a sweep's are those of --seeds; give them there",
+        ),
+        (
+            (files[0], *common, "--set", "test_fold=3", "--folds", "1-2"),
+            "--set test_fold would have no effect, a sweep's are those of --folds; give them there",
+        ),
         ((files[0], *common, "--set", "epoch=1"), "unknown recipe option 'epoch'; did you mean 'epochs'?"),
     ):
         result = run(*arguments)

@@ -1,9 +1,12 @@
 """fastloaa train and evaluate, end to end on tones; and how options become a recipe."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
@@ -58,6 +61,35 @@ def test_train_and_evaluate(tones: Path, tmp_path: Path) -> None:
     validation = json.loads(run("evaluate", out, "--json", "--split", "validation").stdout)
     assert (validation["clips"], validation["accuracy"]) == (3, saved["validation_score"])
 
+    # Trained on a GPU in half precision, and looked at where there may be none.
+    Recipe.load(out / "recipe.yaml").replace(precision="fp16").save(out / "recipe.yaml")
+    half = json.loads(run("evaluate", out, "--json").stdout)
+    assert half["loss"] == pytest.approx(saved["test"]["loss"], rel=0.05)
+
+
+def test_data_that_have_changed_since_the_training(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another clip divides all of them anew, so that training clips come to be tested; of several processes one says
+    it."""
+    out = tmp_path / "run"
+    assert run("train", "--data", tones, "--out", out, *SMALL_MODEL, "--epochs", 1).exit_code == 0
+    trained = {clip.path for clip in load_splits(tones).train}
+    assert run("evaluate", out).stderr == ""
+    shutil.copy(tones / "300Hz" / "0.wav", tones / "300Hz" / "00.wav")
+    assert trained & {clip.path for clip in load_splits(tones).test}
+    found = run("evaluate", out, "--json")
+    assert json.loads(found.stdout)["clips"] == len(load_splits(tones).test)
+    assert found.stderr.startswith(f"note: {tones}: has other clips, or in other splits, than when the run was trained")
+    assert found.stderr.count("\n") == 1
+    assert run("evaluate", out, "--data", tones).stderr == ""  # asked for as other data
+
+    second = {"is_main_process": False, "process_index": 0, "num_processes": 1, "device": torch.device("cpu")}
+    state = SimpleNamespace(**second, destroy_process_group=lambda: None)
+    monkeypatch.setattr("fastloaa.training.distributed.process_state", lambda: state)
+    silent = run("evaluate", out)
+    assert (silent.exit_code, silent.output) == (0, "")
+
 
 def test_evaluating_other_data(tones: Path, tmp_path: Path) -> None:
     backbone = tmp_path / "backbone.safetensors"
@@ -103,6 +135,10 @@ def test_interrupted_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = run("train", "--data", "x", "--out", tmp_path)
     assert result.exit_code == 130
     assert result.stdout == f"stopped; the same command goes on from the last checkpoint in {tmp_path}\n"
+    result = run("train", "--data", "x", "--out", tmp_path, "--overwrite")  # which would begin anew once more
+    assert result.stdout == (
+        f"stopped; the same command without --overwrite goes on from the last checkpoint in {tmp_path}\n"
+    )
 
 
 def test_options_change_the_file_and_assignments_change_both(tmp_path: Path) -> None:

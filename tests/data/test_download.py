@@ -10,7 +10,7 @@ import pytest
 
 from fastloaa.data import DataError, load_splits
 from fastloaa.data.download import ELSEWHERE, SOURCES, Source, download, fetch, install, unpack
-from fastloaa.files import WriteError
+from fastloaa.files import WriteError, making_folder
 from fastloaa.files.locks import LockedError
 from helpers.archives import packed_tar, packed_zip, serving
 from helpers.full_disk import files_of_at_most
@@ -47,6 +47,27 @@ def speech_commands(tone: bytes) -> bytes:
 def left(folder: Path) -> set[str]:
     """What is in the folder, but for the tone that archives are made of."""
     return {path.name for path in folder.iterdir()} - {"tone.wav"}
+
+
+def test_into_the_folder_that_it_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is fetched, by any name; a path that ends in .. has a name as well."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    source = Source("mini", "http://127.0.0.1:9/", None, "")
+    for name in (".", "../a", "b/..", tmp_path / "a"):
+        with pytest.raises(WriteError, match=": it is the folder that this runs in; give another place"):
+            install(source, Path(name))
+    with pytest.raises(DataError, match="not an empty folder"):
+        install(source, Path(".."))
+
+    def make() -> None:
+        with making_folder("..") as temporary:
+            temporary.mkdir()
+            (temporary / "x").touch()
+
+    with pytest.raises(WriteError):
+        make()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
 
 
 def test_a_zip_becomes_a_data_set(esc50: bytes, tmp_path: Path) -> None:

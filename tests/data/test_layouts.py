@@ -47,6 +47,7 @@ def write_audioset(root: Path) -> Path:
 def test_esc50_is_known_by_its_table(tmp_path: Path) -> None:
     root = write_esc50(tmp_path / "esc", ESC50_ROWS)
     assert load_splits(root, test_fold=4) == load_esc50(root, 4)
+    assert load_splits(root, test_fold=4).fold == 4
     assert load_splits(root, test_fold=4, validation=0.25, seed=3) == load_esc50(root, 4, 0.25, 3)
 
 
@@ -60,7 +61,13 @@ def test_esc50_is_known_by_its_table(tmp_path: Path) -> None:
 )
 def test_official_layouts_are_known_by_their_files(write: Callable, load: Callable, tmp_path: Path) -> None:
     root = write(tmp_path / "set")
-    assert load_splits(root) == load(root)
+    splits = load_splits(root)
+    assert splits == load(root)
+    assert splits.fold is None
+    for path in list(root.iterdir()):  # what macOS leaves beside every file on a disk of another system
+        (root / f"._{path.name}").write_bytes(b"\0\5\26\7\xff")
+    (root / "._EPIC_audio.hdf5").touch()
+    assert load_splits(root) == splits
 
 
 @pytest.mark.parametrize(

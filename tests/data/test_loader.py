@@ -114,7 +114,7 @@ def test_broken_files_are_left_out_named_once_and_counted(clips: list[Clip], bro
     for epoch in range(2):
         found = batches(mixed, workers, size=2)
         assert [path for batch in found for path in batch.paths] == [str(clip.path) for clip in clips[:4]]
-        named = [error for batch in found for error in count.add(batch.broken)]
+        named = [error for batch in found for error in count.add(batch.broken, batch.broken_indices)]
         assert len(named) == (5 if epoch == 0 else 0)
         assert all(str(clip.path) in error and "\n" not in error for clip, error in zip(broken, named, strict=False))
     assert len(count) == 5
@@ -136,14 +136,36 @@ def test_a_batch_may_come_out_empty(broken: list[Clip]) -> None:
 def test_only_broken_files_are_an_error(broken: list[Clip]) -> None:
     count = BrokenFiles(len(broken))
     found = batches(broken, size=3)
-    assert len(count.add(found[0].broken)) == 3
+    assert len(count.add(found[0].broken, found[0].broken_indices)) == 3
     with pytest.raises(DataError, match=r"^5 of 5 files could not be read: .*; none is left, check the data$"):
-        count.add(found[1].broken)
+        count.add(found[1].broken, found[1].broken_indices)
+
+
+def test_a_clip_is_broken_once_whatever_its_windows_say(clips: list[Clip], tmp_path: Path) -> None:
+    """And each of several clips of one file is, though one line says it of all."""
+    samples = np.full(3200, np.nan, np.float32)
+    samples[:100] = 0.1
+    soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
+    dataset = ClipDataset([Clip(tmp_path / "nan.wav", (0,)), *clips[:2]], 16000, 3, max_seconds=0.05)
+    found = [collate([dataset[0, place], dataset[1]]) for place in (0.1, 0.5, 0.9)]
+    assert len({batch.broken for batch in found}) == 3
+    count = BrokenFiles(len(dataset))
+    assert [count.add(batch.broken, batch.broken_indices) for batch in found] == [found[0].broken, (), ()]
+    assert len(count) == 1
+
+    gone = [Clip(tmp_path / "gone.wav", (0,), start=float(start), stop=start + 0.5) for start in range(3)]
+    (batch,) = batches(gone)
+    assert len(set(batch.broken)) == 1
+    count = BrokenFiles(4)
+    assert count.add(batch.broken, batch.broken_indices) == batch.broken[:1]
+    assert count.summary() == f"3 of 4 files could not be read: {batch.broken[0]}"
+    with pytest.raises(DataError, match="3 of 3 files could not be read"):
+        BrokenFiles(3).add(batch.broken, batch.broken_indices)
 
 
 def test_nothing_broken_is_nothing_to_say(clips: list[Clip]) -> None:
     count = BrokenFiles(len(clips))
-    assert [count.add(batch.broken) for batch in batches(clips)] == [(), (), ()]
+    assert [count.add(batch.broken, batch.broken_indices) for batch in batches(clips)] == [(), (), ()]
     assert count.summary() == ""
 
 
@@ -185,7 +207,7 @@ def test_a_batch_moves_to_a_device(clips: list[Clip]) -> None:
     (batch,) = batches(clips[:3])
     moved = batch.to("meta")
     assert {moved.waveform.device.type, moved.lengths.device.type, moved.targets.device.type} == {"meta"}
-    assert (moved.paths, moved.broken) == (batch.paths, batch.broken)
+    assert (moved.paths, moved.broken, moved.broken_indices) == (batch.paths, batch.broken, batch.broken_indices)
     assert batch.waveform.device.type == "cpu"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastloaa.data import Clip, DataError, load_split_table
+from fastloaa.training import Recipe
 from helpers.tones import write_tone
 
 SPEAKERS = ("ann", "bob", "cem")
@@ -39,6 +40,14 @@ def test_a_fold_for_each_speaker_holds_one_out(root: Path, fold: int) -> None:
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (16, 0, 8)
     for clip in splits.train + splits.test:
         assert splits.classes[clip.labels[0]] == clip.path.name[0]
+
+
+def test_folds_may_begin_with_0(root: Path) -> None:
+    table = write_speakers(root)
+    table.write_text(table.read_text().replace(",3\n", ",0\n"))
+    assert Recipe(data=str(table), test_fold=0).test_fold == 0
+    splits = load_split_table(table, test_fold=0)
+    assert ({clip.path.name.split("_")[1] for clip in splits.test}, splits.fold) == ({"cem"}, 0)
 
 
 def test_validation_comes_from_the_other_folds(root: Path) -> None:

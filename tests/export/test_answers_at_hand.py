@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from fastloaa import AST
-from fastloaa.errors import FastloaaError
+from fastloaa.errors import ArgumentError, FastloaaError
 from fastloaa.export import Classifier, load_merged, to_onnx, write_bundle
 from fastloaa.export.verify import verify
 from helpers.small import SMALL, small_ast
@@ -124,6 +124,12 @@ def test_what_is_no_recording(clips: Iterable[Any], model: AST, tmp_path: Path) 
     """Said before anything is exported."""
     with pytest.raises(FastloaaError, match=r"expected a|recordings are \[samples\] each"):
         to_onnx(model, tmp_path / "a.onnx", precision="fp16", calibration=clips)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_of_less_than_one_window(model: AST, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"calibration has 399 samples in recording number 1, .* looks at 400 and"):
+        to_onnx(model, tmp_path / "a.onnx", precision="int8", calibration=[SAMPLES[:400], SAMPLES[:399]])
     assert not list(tmp_path.iterdir())
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from fastloaa import AST, TokenGrid, adapt
-from fastloaa.audio import EpicSoundsFrontEnd
+from fastloaa.audio import FRONT_ENDS, EpicSoundsFrontEnd
 from fastloaa.files import FileError
 from fastloaa.models import WeightsError
 from fastloaa.models.weights import fit_position_embedding
@@ -165,6 +165,13 @@ def test_no_code_is_run_from_a_weights_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="not a PyTorch state dict"):
         small_ast(weights=tmp_path / "harmful.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", FRONT_ENDS)
+def test_a_front_end_has_its_own_settings_unless_others_are_given(kind: str) -> None:
+    own = FRONT_ENDS[kind](64, 128).config()
+    assert small_ast(front_end=kind).front_end.config() == own
+    assert small_ast(front_end=kind, std=3.0).front_end.config() == own | {"std": 3.0}
 
 
 def test_the_front_end_of_epic_sounds() -> None:

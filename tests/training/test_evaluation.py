@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -107,11 +108,26 @@ def test_broken_files_do_not_count(model: AST, clips: list[Clip]) -> None:
         evaluate(model, clips[:1])
 
 
+def test_a_clip_with_a_broken_window_does_not_count(model: AST, clips: list[Clip]) -> None:
+    long = next(index for index, clip in enumerate(clips) if soundfile.info(clip.path).frames > model.front_end.samples)
+    whole = evaluate(model, [*clips[:long], *clips[long + 1 :]], views=3)
+    samples, rate = soundfile.read(clips[long].path, dtype="float32")
+    samples[12000:] = np.nan  # in two of the windows, which say so of different moments
+    soundfile.write(clips[long].path, samples, rate, subtype="FLOAT")
+    found = evaluate(model, clips, views=3)
+    assert len(found.broken) == 1
+    assert (found.clips, found.loss) == (whole.clips, pytest.approx(whole.loss, rel=1e-6))
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_the_mode_is_left_as_it_was(model: AST, clips: list[Clip], training: bool) -> None:
+    """Also where parts of the model have another, as a frozen backbone may."""
     model.train(training)
+    model.backbone.blocks[1].train(not training)
+    before = [module.training for module in model.modules()]
     evaluate(model, clips[:2])
-    assert model.training is training
+    assert [module.training for module in model.modules()] == before
+    assert len(set(before)) == 2
 
 
 def test_evaluation_mode_is_used(clips: list[Clip]) -> None:

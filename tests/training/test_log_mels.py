@@ -18,6 +18,8 @@ from fastloaa.cli import app
 from fastloaa.data import Clip, DataError, load_splits, read_clip
 from fastloaa.export import Classifier, to_onnx
 from fastloaa.training import OptionError, evaluate, load_run, train
+from fastloaa.training.evaluation import clip_dataset
+from helpers.small import small_ast
 from helpers.tone_set import small_recipe
 from helpers.tones import write_tone
 
@@ -247,12 +249,20 @@ def test_what_does_not_go_together(folder: Path, run: Path, tmp_path: Path) -> N
         train(small_recipe(mixed), tmp_path / "run", console=QUIET)
     other = tmp_path / "other.npy"
     np.save(other, np.zeros((40, 64), dtype=np.float32))
-    mixed.write_text("\n".join(["path,label,split", *rows, f"{other},class0,train"]) + "\n")
-    with pytest.raises(DataError, match=r"different numbers of mel bins: .*\.npy has 48, .*other\.npy has 64"):
-        train(small_recipe(mixed), tmp_path / "run", console=QUIET)
+    for split in ("train", "test"):  # not only when the run is over
+        mixed.write_text("\n".join(["path,label,split", *rows, f"{other},class0,{split}"]) + "\n")
+        with pytest.raises(DataError, match=r"different numbers of mel bins: .*\.npy has 48, .*other\.npy has 64"):
+            train(small_recipe(mixed), tmp_path / "run", console=QUIET)
+    clips = [*load_splits(folder).test, Clip(other, (0,))]
+    found = evaluate(load_run(run), clips)
+    assert (found.clips, found.broken) == (
+        len(clips) - 1,
+        (f"{other}: has 64 mel bins, expected 48; make it as the others are",),
+    )
     for changes, message in (
         ({"mel_bins": 64}, "spectrograms of 48 mel bins, the recipe says 64"),
         ({"front_end": "epic-sounds"}, "of spectrograms from files, front_end 'epic-sounds' is for recordings"),
+        ({"sample_rate": 200}, "times count 100 frames a second, the recipe says sample_rate 200; leave it out"),
     ):
         with pytest.raises(OptionError, match=message):
             train(small_recipe(folder, **changes), tmp_path / "run", console=QUIET)
@@ -266,6 +276,21 @@ def test_what_does_not_go_together(folder: Path, run: Path, tmp_path: Path) -> N
         evaluate(load_run(run), load_splits(tones).test)
     np.save(tones / "0" / "0.npy", np.zeros(3))  # beside sounds they are something else
     assert all(clip.path.suffix == ".wav" for clip in load_splits(tones).train)
+
+
+@pytest.mark.parametrize("settings", [{}, {"sample_rate": 100}, {"sample_rate": 40}, {"sample_rate": 16000}])
+def test_all_frames_are_heard_at_any_rate(folder: Path, settings: dict[str, int]) -> None:
+    """Of a model that was built by hand, and whose front end may count time otherwise."""
+    model = small_ast(3, 32, front_end="log-mel", mel_bins=BINS, **settings)
+    clips = load_splits(folder).test
+    expected = torch.stack([read_clip(clip)[:32] for clip in clips if len(read_clip(clip)) >= 32])
+    dataset = clip_dataset(model.front_end, clips, 3)
+    heard = [dataset[index].waveform for index in range(len(clips))]
+    torch.testing.assert_close(torch.stack([each for each in heard if len(each) == 32]), expected)
+    assert len(expected) >= 3
+    last = [dataset[index, 1.0].waveform for index in range(len(clips)) if dataset.is_cut(index)]
+    ends = [read_clip(clip)[-32:] for clip in clips if len(read_clip(clip)) > 32]
+    torch.testing.assert_close(torch.stack(last), torch.stack(ends))
 
 
 def test_the_front_end_pads_and_covers_with_the_mean() -> None:

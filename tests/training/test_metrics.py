@@ -1,7 +1,10 @@
 """metrics.jsonl across interruptions."""
 
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from fastloaa.training.metrics import MetricsFile
 
@@ -25,3 +28,20 @@ def test_a_new_run_starts_empty(tmp_path: Path) -> None:
     path.write_text('{"epoch": 1}\n')
     MetricsFile(path, epochs=0)
     assert path.read_text() == ""
+
+
+def test_a_line_is_on_the_disk_before_anything_else_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that a power cut left knows of no epoch whose line it took."""
+    flushed: list[tuple[int, int]] = []
+    flush = os.fsync
+
+    def note(descriptor: int) -> None:
+        flush(descriptor)
+        state = os.fstat(descriptor)
+        flushed.append((state.st_ino, state.st_size))
+
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", epochs=0)
+    monkeypatch.setattr(os, "fsync", note)
+    metrics.append({"epoch": 1})
+    state = metrics.path.stat()
+    assert (state.st_ino, state.st_size) in flushed

@@ -93,3 +93,14 @@ def test_clips_are_drawn_by_their_weights() -> None:
     assert epoch(3) != whole
     shares = zip(epoch(2, 0, 3), epoch(2, 1, 3), epoch(2, 2, 3), strict=True)
     assert [list(chain.from_iterable(share)) for share in shares] == whole
+
+
+def test_a_clip_that_is_drawn_several_times_has_a_window_each_time() -> None:
+    """In an epoch that the weights make of two clips."""
+    weights = torch.tensor([0.0, 1.0, 1.0, 0.0] * 10)
+    batches = list(EpochBatches(40, 7, 5, windows=True, weights=weights))
+    starts = [start for batch in batches for _, start in batch]
+    assert len(set(starts)) == len(starts) == 40
+    again = EpochBatches(40, 7, 5, windows=True, weights=weights)
+    again.start_at(0, 3)
+    assert list(again) == batches[3:]

@@ -169,13 +169,22 @@ def test_a_finished_run_and_overwriting(tones: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "run", console=QUIET)
     with pytest.raises(RunError, match="finished run"):
         train(recipe, tmp_path / "run", console=QUIET)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    for changes in ({"data": "missing"}, {"backbone": "vit_unknown"}, {"weights": "missing.pth"}):  # slips of the pen
+        with pytest.raises((DataError, TrainingError)):
+            train(recipe.replace(**changes), tmp_path / "run", overwrite=True, console=QUIET)
+        assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
     assert train(recipe.replace(seed=1), tmp_path / "run", overwrite=True, console=QUIET).seed == 1
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"backbone": "vit_unknown"}, TrainingError, "vit_unknown (weights: None) cannot be built: Unknown model"),
+        (
+            {"backbone": "vit_unknown"},
+            TrainingError,
+            "cannot be built: recipe: its backbone 'vit_unknown' is none of",
+        ),
         ({"backbone": "resnet18", "backbone_options": {}}, TrainingError, "name of a timm VisionTransformer"),
         ({"backbone_options": {"dept": 2}}, TrainingError, "unexpected keyword argument 'dept'"),
         ({"weights": "missing.pth"}, TrainingError, "missing.pth: no such weights file"),
@@ -183,6 +192,7 @@ def test_a_finished_run_and_overwriting(tones: Path, tmp_path: Path) -> None:
         ({"mel_bins": 2}, OptionError, "mel_bins is at least 4"),
         ({"precision": "fp16"}, OptionError, '"fp16" needs a CUDA device'),
         ({"data": "missing"}, DataError, "no such folder"),
+        ({"test_fold": 2}, OptionError, "data has no folds, the recipe says test_fold 2; leave it out"),
     ],
 )
 def test_what_cannot_run(
@@ -192,6 +202,7 @@ def test_what_cannot_run(
         train(small_recipe(tones).replace(**changes), tmp_path / "run", console=QUIET)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_loading_what_cannot_be_loaded(tones: Path, tmp_path: Path) -> None:

@@ -24,10 +24,13 @@ def begin(run: RunDirectory) -> None:
 
 
 def test_new_and_empty_folders(run: RunDirectory, tmp_path: Path) -> None:
-    assert run.claim(RECIPE) is None
+    assert run.begun(RECIPE) is None
+    assert not run.path.exists()
+    run.claim(RECIPE)
     assert Recipe.load(run.recipe) == RECIPE
     (tmp_path / "empty").mkdir()
-    assert RunDirectory(tmp_path / "empty").claim(RECIPE) is None
+    RunDirectory(tmp_path / "empty").claim(RECIPE)
+    assert RunDirectory(tmp_path / "empty").begun(RECIPE) is None
 
 
 def test_an_interrupted_run_goes_on(run: RunDirectory) -> None:
@@ -35,7 +38,8 @@ def test_an_interrupted_run_goes_on(run: RunDirectory) -> None:
     half_written = run.path / ".checkpoint.safetensors-abc"
     half_written.mkdir()
     (half_written / "checkpoint.safetensors").touch()
-    checkpoint = run.claim(RECIPE)
+    run.claim(RECIPE)
+    checkpoint = run.begun(RECIPE)
     assert checkpoint is not None
     assert checkpoint.position == CHECKPOINT.position
     assert not half_written.exists()
@@ -43,30 +47,33 @@ def test_an_interrupted_run_goes_on(run: RunDirectory) -> None:
 
 def test_another_recipe_is_refused_by_its_first_difference(run: RunDirectory) -> None:
     begin(run)
-    with pytest.raises(RunError) as caught:
-        run.claim(RECIPE.replace(lr=1e-3, epochs=3))
-    assert f"{run.path}: holds an unfinished run with epochs 25, now 3; " in str(caught.value)
+    for ask in (run.begun, run.claim):
+        with pytest.raises(RunError) as caught:
+            ask(RECIPE.replace(lr=1e-3, epochs=3))
+        assert f"{run.path}: holds an unfinished run with epochs 25, now 3; " in str(caught.value)
     assert Recipe.load(run.recipe) == RECIPE
 
 
 def test_before_the_first_checkpoint_the_recipe_may_change(run: RunDirectory) -> None:
     run.claim(RECIPE)
-    assert run.claim(RECIPE.replace(epochs=3)) is None
+    assert run.begun(RECIPE.replace(epochs=3)) is None
+    run.claim(RECIPE.replace(epochs=3))
     assert Recipe.load(run.recipe).epochs == 3
 
 
 def test_a_finished_run_is_kept(run: RunDirectory) -> None:
     begin(run)
     run.result.write_text("{}")
-    with pytest.raises(RunError, match="holds a finished run; give another folder, or --overwrite"):
-        run.claim(RECIPE)
+    for ask in (run.begun, run.claim):
+        with pytest.raises(RunError, match="holds a finished run; give another folder, or --overwrite"):
+            ask(RECIPE)
 
 
 def test_overwriting_removes_the_run_and_nothing_else(run: RunDirectory) -> None:
     begin(run)
     for name in ("result.json", "adapter.safetensors", "model.safetensors", "notes.txt"):
         (run.path / name).touch()
-    assert run.claim(RECIPE.replace(epochs=3), overwrite=True) is None
+    run.claim(RECIPE.replace(epochs=3), overwrite=True)
     assert {file.name for file in run.path.iterdir()} == {"recipe.yaml", "notes.txt"}
 
 

@@ -4,11 +4,13 @@ import json
 import statistics
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 import fastloaa.training.sweep
+from fastloaa.files import LockedError
 from fastloaa.training import OptionError, Recipe, train
 from fastloaa.training.metrics import read_metrics
 from fastloaa.training.sweep import sweep
@@ -105,6 +107,24 @@ def test_one_failure_does_not_stop_the_others(
     assert "Failed: probe, seed 1: RuntimeError: out of this world" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_of_several_processes_one_that_fails_ends_it(
+    recipes: dict[str, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one alone finds that a run is locked: with its next run it would meet the others in this one."""
+    begun: list[Path] = []
+
+    def locked(_: Recipe, out: Path, **__: object) -> None:
+        begun.append(out)
+        raise LockedError("in use")
+
+    two = SimpleNamespace(is_main_process=True, num_processes=2)
+    monkeypatch.setattr(fastloaa.training.sweep, "process_state", lambda: two)
+    monkeypatch.setattr(fastloaa.training.sweep, "train", locked)
+    with pytest.raises(LockedError, match="in use"):
+        sweep(recipes, tmp_path / "out", seeds=(0, 1), console=QUIET)
+    assert begun == [tmp_path / "out" / "time" / "seed0"]
+
+
 def test_a_changed_recipe_is_not_taken_for_the_finished_one(recipes: dict[str, Recipe], tmp_path: Path) -> None:
     only = {"probe": recipes["probe"]}
     sweep(only, tmp_path / "out", console=QUIET)
@@ -122,7 +142,7 @@ def test_a_changed_recipe_is_not_taken_for_the_finished_one(recipes: dict[str, R
         ({"seeds": ()}, "expected one or more distinct seeds, got []"),
         ({"seeds": (1, 1)}, "expected one or more distinct seeds, got [1, 1]"),
         ({"folds": ()}, "expected one or more distinct folds, got []"),
-        ({"folds": (0,)}, "test_fold is at least 1, got 0"),
+        ({"folds": (-1,)}, "test_fold is at least 0, got -1"),
         ({"recipes": {}}, "expected one or more distinct recipes, got []"),
         (
             {"recipes": {"a/b": Recipe(data="x")}},

@@ -87,6 +87,9 @@ def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingPackageError, match=r"^tensorboard is not .*'fastloaa\[tensorboard\]'$"):
         open_trackers(["tensorboard"], RunDirectory(tmp_path), 0)
+    with pytest.raises(MissingPackageError, match="tensorboard is not"):  # before anything is looked at
+        train(small_recipe(tmp_path / "no data", trackers=["tensorboard"]), tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("most", [0, 200])
