@@ -8,8 +8,8 @@ the learning rate of each method is chosen on ten other synthesised words, and e
 
     python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature
 
-Interrupted, the same command goes on. Once the learning rates are chosen, processes side by side may take a backbone, a
-data set or some --folds each; the command with everything then writes the page from what they have trained.
+Interrupted, the same command goes on. Processes side by side may take a backbone each and, once its learning rates are
+chosen, a data set each; the command with everything then writes the page from what they have trained.
 """
 
 import argparse
