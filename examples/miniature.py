@@ -302,8 +302,9 @@ was left out of training ({takes} takes of each digit by each speaker). All adap
 the share of the backbone's that the paper's "5%" is.
 
 Accuracy on the test clips, in %: mean over folds, then mean ± standard deviation over seeds. Every run ends with its
-last epoch, tested once. The learning rate of each method and backbone, out of {rates}, is the one with which it
-recognised most of ten other synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say in it.
+last epoch, tested once. The learning rate of each method and backbone, out of {rates}, is the
+one with which it recognised most of ten other synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say
+in it.
 
 The paper's figures (Tables 1 to 3, about 5% of the parameters) are of a transformer of 12 blocks, 768 wide, trained on
 ImageNet, on other and larger data sets: they stand here to compare the order of the methods, not the figures.
