@@ -6,7 +6,7 @@ ESC-10 (its five official folds) and spoken digits (FSDD, each speaker left out 
 have the same number of parameters, in the paper's proportion to the backbone. No test clip takes part in any choice:
 the learning rate of each method is chosen on ten other synthesised words, and every run ends with its last epoch.
 
-    python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature
+    python examples/miniature.py --esc10 DIR --fsdd DIR
 
 Interrupted, the same command goes on. Processes side by side may take a backbone each and, once its learning rates are
 chosen, a data set each; the command with everything then writes the page from what they have trained.
@@ -73,6 +73,24 @@ BACKBONES = {"images": tuple(ROWS), "words": BASELINE, "random": BASELINE}
 
 
 def main() -> None:
+    parser = options()
+    arguments = parser.parse_args()
+
+    rates: dict[str, dict[str, float]] = {}
+    tables: dict[tuple[str, str], SweepTable] = {}
+    for backbone in arguments.backbones:
+        rates[backbone], of_sets = with_backbone(backbone, arguments)
+        tables |= {(data, backbone): table for data, table in of_sets.items()}
+    text = page(tables, rates, arguments.rates, command(parser, arguments), made_with(), reading(arguments.doc))
+    with replacing(arguments.doc) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    runs = arguments.doc.with_suffix(".csv")
+    write_runs(tables, runs)
+    console.print(f"\n{arguments.doc}\n{runs}: every run")
+
+
+def options() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc10", type=whole_path, help="ESC-50 or ESC-10 in the official layout")
     parser.add_argument("--fsdd", type=whole_path, help="folder of <digit>_<speaker>_<take>.wav (FSDD's recordings)")
@@ -84,19 +102,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to choose from")
     parser.add_argument("--precision", default="auto", help="bf16 is quicker on processors that have it")
     parser.add_argument("--epochs", type=int, help="of everything, for a trial; default: see the page")
-    arguments = parser.parse_args()
-
-    rates: dict[str, dict[str, float]] = {}
-    tables: dict[tuple[str, str], SweepTable] = {}
-    for backbone in arguments.backbones:
-        rates[backbone], of_sets = with_backbone(backbone, arguments)
-        tables |= {(data, backbone): table for data, table in of_sets.items()}
-    text = page(tables, rates, arguments.rates, arguments.precision, made_with(), reading(arguments.doc))
-    with replacing(arguments.doc) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    runs = arguments.doc.with_suffix(".csv")
-    write_runs(tables, runs)
-    console.print(f"\n{arguments.doc}\n{runs}: every run")
+    return parser
 
 
 def with_backbone(name: str, arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, SweepTable]]:
@@ -196,6 +202,17 @@ def speaker_table(recordings: Path, table: Path) -> tuple[Path, list[str]]:
     return table, speakers
 
 
+def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """What repeats the comparison elsewhere: all that was asked for, but not where this machine keeps its files."""
+    words = ["python examples/miniature.py"]
+    for option, value in vars(arguments).items():
+        if option in ("out", "doc") or value == parser.get_default(option):
+            continue
+        values = ["DIR"] if isinstance(value, Path) else value if isinstance(value, list) else [value]
+        words += [f"--{option}", *map(str, values)]
+    return " ".join(words)
+
+
 def made_with() -> str:
     """Processor, version, date and commit."""
     git = subprocess.run(
@@ -227,7 +244,7 @@ def page(
     tables: Mapping[tuple[str, str], SweepTable],
     rates: Mapping[str, Mapping[str, float]],
     grid: Sequence[float],
-    precision: str,
+    command: str,
     about: str,
     reading: str = "",
 ) -> str:
@@ -236,7 +253,7 @@ def page(
     Args:
         tables: by data set and backbone.
         rates: by backbone and method, out of `grid`.
-        precision, about: of the command, of the machine.
+        command, about: what was run, on which machine.
         reading: what holds, in somebody's words.
     """
     tables = dict(sorted(tables.items(), key=lambda item: item[0][0]))  # a data set's columns side by side
@@ -247,8 +264,8 @@ def page(
             depth=DEPTH,
             rates=", ".join(f"{rate:g}" for rate in grid),
             takes=TAKES,
+            command=command,
             about=about,
-            precision="" if precision == "auto" else f" --precision {precision}",
         ),
         *([READING.strip(), "", reading.strip(), ""] if reading.strip() else []),
         TABLES,
@@ -292,7 +309,7 @@ def cells(*values: str) -> str:
 READING, TABLES = "## What holds\n", "## Tables\n"
 PREAMBLE = """# The paper's claim in miniature
 
-Written by `python examples/miniature.py --esc10 DIR --fsdd DIR --out runs/miniature{precision}`, whatever it says, on
+Written by `{command}`, whatever it says, on
 {about}; every run is in `miniature.csv`.
 
 A transformer of {depth} blocks, 192 wide, is frozen but for full fine-tuning. It has seen *images* (Tiny ImageNet, the
@@ -302,9 +319,9 @@ was left out of training ({takes} takes of each digit by each speaker). All adap
 the share of the backbone's that the paper's "5%" is.
 
 Accuracy on the test clips, in %: mean over folds, then mean ± standard deviation over seeds. Every run ends with its
-last epoch, tested once. The learning rate of each method and backbone, out of {rates}, is the
-one with which it recognised most of ten other synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say
-in it.
+last epoch, tested once. The learning rate of each method and backbone is one of
+{rates}: the one with which it recognised most of ten other
+synthesised words in unheard voices; no clip of ESC-10 or FSDD had a say in it.
 
 The paper's figures (Tables 1 to 3, about 5% of the parameters) are of a transformer of 12 blocks, 768 wide, trained on
 ImageNet, on other and larger data sets: they stand here to compare the order of the methods, not the figures.

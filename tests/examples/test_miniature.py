@@ -76,6 +76,25 @@ def test_backbones_are_files_that_ast_takes(miniature: ModuleType, tmp_path: Pat
     assert not torch.equal(images.backbone.blocks[0].attn.qkv.weight, random.backbone.blocks[0].attn.qkv.weight)
 
 
+@pytest.mark.parametrize(
+    ("given", "stated"),
+    [
+        ("--esc10 /home/me/esc --out /tmp/out --doc page.md", "--esc10 DIR"),
+        (
+            "--fsdd digits --backbones images words --seeds 0 --rates 0.1 --precision bf16 --epochs 2",
+            "--fsdd DIR --backbones images words --seeds 0 --rates 0.1 --precision bf16 --epochs 2",
+        ),
+    ],
+)
+def test_the_page_states_what_repeats_it(miniature: ModuleType, given: str, stated: str) -> None:
+    parser = miniature.options()
+    arguments = parser.parse_args(given.split())
+    assert miniature.command(parser, arguments) == f"python examples/miniature.py {stated}"
+    again = parser.parse_args(stated.split())
+    same = vars(arguments).keys() - {"esc10", "fsdd", "out", "doc"}
+    assert {name: getattr(again, name) for name in same} == {name: getattr(arguments, name) for name in same}
+
+
 def test_the_page(miniature: ModuleType, tmp_path: Path) -> None:
     """Two backbones on one data set: LoAA is 5 points above the rest, images are 10 points above random weights."""
     recipe = Recipe(data="x", backbone_options={}, frames=64)
@@ -92,8 +111,8 @@ def test_the_page(miniature: ModuleType, tmp_path: Path) -> None:
         ]  # fmt: skip
         tables["ESC-10", backbone] = SweepTable(dict.fromkeys(names, PaperRow()), trials, outcomes, {})
     rates = {"images": dict.fromkeys(miniature.ROWS, 1e-3), "random": dict.fromkeys(miniature.BACKBONES["random"], 0.1)}
-    text = miniature.page(tables, rates, [1e-3, 0.1], "bf16", "this machine")
-    assert "--out runs/miniature --precision bf16`, whatever it says, on\nthis machine; every run" in text
+    text = miniature.page(tables, rates, [1e-3, 0.1], "python miniature.py --esc10 DIR", "this machine")
+    assert "`python miniature.py --esc10 DIR`, whatever it says, on\nthis machine; every run" in text
     for line in (
         "| method | trainable parameters | ESC-10, images | ESC-10, random "
         "| paper: EPIC-SOUNDS top-1 | paper: ESC-50 | paper: SPC-2 |",
@@ -124,6 +143,6 @@ def test_what_a_person_wrote_above_the_tables_stays(miniature: ModuleType, tmp_p
     rates = {"images": dict.fromkeys(miniature.ROWS, 1e-3)}
     page.write_text(f"# Old\n\n{miniature.READING}\nImages help.\n\n{miniature.TABLES}\n| old |\n")
     for _ in range(2):
-        page.write_text(miniature.page(tables, rates, [1e-3], "auto", "this machine", miniature.reading(page)))
+        page.write_text(miniature.page(tables, rates, [1e-3], "python", "this machine", miniature.reading(page)))
     assert page.read_text().count("## What holds\n\nImages help.\n\n## Tables\n") == 1
     assert "| old |" not in page.read_text()
