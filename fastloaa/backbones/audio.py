@@ -89,3 +89,6 @@ class AudioBackbone(Backbone):
 
     def adapted(self) -> None:
         self.inner.adapted()
+
+    def restored(self) -> None:
+        self.inner.restored()

@@ -100,3 +100,6 @@ class Backbone(ABC):
 
     def adapted(self) -> None:  # noqa: B027 (most have nothing to do)
         """Called once after adapters, or what `merge` makes of them, have been put in, for what else must be done."""
+
+    def restored(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Called once after adapters have been taken out again: undoes what `adapted` did."""

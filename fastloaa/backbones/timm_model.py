@@ -60,6 +60,10 @@ class TimmBackbone(Backbone):
         if hasattr(self.vit.patch_embed, "strict_img_size"):
             self.vit.patch_embed.strict_img_size = True
 
+    def restored(self) -> None:
+        if self.vit.dynamic_img_size:
+            self.vit.patch_embed.strict_img_size = False
+
     @property
     def head(self) -> Mapping[str, nn.Module]:
         """The classifier or classifiers and the norm before them."""

@@ -72,6 +72,11 @@ class TransformersAST(Backbone):
     def adapted(self) -> None:
         self.ast.audio_spectrogram_transformer.embeddings.register_forward_pre_hook(check_input)
 
+    def restored(self) -> None:
+        hooks = self.ast.audio_spectrogram_transformer.embeddings._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if hook is check_input]:
+            del hooks[key]
+
 
 def is_transformers_ast(model: nn.Module) -> "TypeGuard[ASTForAudioClassification]":
     """Whether `model` is Hugging Face transformers' AST with its classifier; does not import transformers."""

@@ -133,9 +133,10 @@ class LoAAModel(BaseTuner):
         if merge:
             return self._merged(adapter_names or self.active_adapters, safe_merge)
         model = super()._unload_and_optionally_merge(merge=False, progressbar=progressbar)
-        blocks = backbone_of(model).blocks
-        for index, block in enumerate(blocks):
-            blocks[index] = cast(AdaptedBlock, block).closed()
+        backbone = backbone_of(model)
+        for index, block in enumerate(backbone.blocks):
+            backbone.blocks[index] = cast(AdaptedBlock, block).closed()
+        backbone.restored()
         note(model, by_peft=False)
         return model
 

@@ -18,8 +18,10 @@ from fastloaa import LoAA, TokenGrid, adapt
 from fastloaa.backbones import FAMILIES as FAMILIES_OF_MODELS
 from fastloaa.backbones import backbone_of, register
 from fastloaa.backbones.timm_vit import TimmViT
+from fastloaa.errors import ArgumentError
 from fastloaa.peft import LoAAConfig
 from helpers.peft_models import FAMILIES, family, logits, woken
+from helpers.small import SMALL, small_vit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Adapter .* was active which is now deleted"),
@@ -121,6 +123,20 @@ def test_several_adapters(plain: tuple[nn.Module, Tensor], tmp_path: Path) -> No
     assert set(unloaded.state_dict()) == keys
     assert not [m for m in unloaded.modules() if isinstance(m, LoAA)]
     get_peft_model(unloaded, config())  # as it was
+
+
+def test_unloaded_a_model_takes_the_inputs_that_it_took() -> None:
+    """Adapters keep a model to one grid; without them timm's takes any size again, transformers' as many tokens."""
+    vit = small_vit(dynamic_img_size=True)
+    eva = small_vit("vit_small_patch16_dinov3", dynamic_img_size=True, **SMALL)
+    ast, x = family("transformers")
+    image = torch.randn(1, 1, 96, 64)
+    for model, other in ((vit, image), (eva, image), (ast, x.mT)):
+        before = logits(model, other)
+        adapted = get_peft_model(model, config())
+        with pytest.raises((AssertionError, ArgumentError)):
+            logits(adapted, other)
+        assert torch.equal(logits(adapted.unload(), other), before)
 
 
 def test_the_last_one_deleted_leaves_the_model(plain: tuple[nn.Module, Tensor]) -> None:
