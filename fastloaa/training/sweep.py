@@ -1,15 +1,17 @@
 """Several recipes over test folds and seeds: every run in a folder of its own, and one table of them all."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
+from fastloaa.data import DataError, load_splits
 from fastloaa.errors import user_line
-from fastloaa.files import read_json, understanding
+from fastloaa.files import FileError, read_json, understanding
 from fastloaa.files.locks import locked
 from fastloaa.methods import OptionError
 from fastloaa.training.distributed import process_state
@@ -33,7 +35,8 @@ def sweep(
 
     A run's folder is `out/<recipe>/seed<seed>` or `out/<recipe>/fold<fold>-seed<seed>`. Given again, finished runs are
     read, an interrupted one goes on, and those that failed are tried again. The first seed comes first, so that its
-    table is there early; the table is written anew after every run.
+    table is there early; the table is written anew after every run. A finished run whose recipe or clips were others
+    does not count: it is one of the failures.
 
     Of several processes, one whose run fails ends the sweep: the others may be at that run still.
 
@@ -67,6 +70,7 @@ def _sweep(
     console = (console or Console()) if is_main else Console(quiet=True)
     table = SweepTable({name: recipe.paper_row() for name, recipe in recipes.items()}, trials, [], {})
     waiting = sum(not RunDirectory(trial.folder).result.exists() for trial in trials)
+    fingerprint = cache(_fingerprint)  # of this sweep: the data may have changed by the next one
     since, trained = time.perf_counter(), 0
     for number, trial in enumerate(trials, start=1):
         is_new = not RunDirectory(trial.folder).result.exists()
@@ -74,7 +78,7 @@ def _sweep(
             left = "" if not trained else f", {_remaining(since, trained, waiting)} left"
             _say(console, f"run {number} of {len(trials)}: {trial.title}{left}")
         try:
-            table.outcomes.append(_run(trial, console))
+            table.outcomes.append(_run(trial, console, fingerprint))
         except Exception as error:  # a sweep runs for hours: what ails one run is reported and does not stop the others
             if process_state().num_processes > 1:  # or it would share the batches of its next run with their last one
                 raise
@@ -107,12 +111,13 @@ def _trials(
                 yield Trial(name, fold, seed, recipe.replace(**changes), folder)
 
 
-def _run(trial: Trial, console: Console) -> Outcome:
+def _run(trial: Trial, console: Console, fingerprint: Callable[..., str | None]) -> Outcome:
     """Train, or read what an earlier sweep has trained."""
-    run = RunDirectory(trial.folder)
-    if not run.result.exists():
-        train(trial.recipe, trial.folder, console=console)
-    before, now = Recipe.load(run.recipe).to_dict(), trial.recipe.to_dict()
+    run, recipe = RunDirectory(trial.folder), trial.recipe
+    is_new = not run.result.exists()
+    if is_new:
+        train(recipe, trial.folder, console=console)
+    before, now = Recipe.load(run.recipe).to_dict(), recipe.to_dict()
     for name in now:
         if before[name] != now[name]:
             raise RunError(
@@ -121,7 +126,21 @@ def _run(trial: Trial, console: Console) -> Outcome:
             )
     result, metrics = read_json(run.result), read_metrics(run.metrics)
     with understanding(run.result, "the result of a run"):
-        return Outcome.of(trial, result, metrics)
+        outcome, clips = Outcome.of(trial, result, metrics), result.get("data_fingerprint")
+    present = clips if is_new else fingerprint(recipe.data, recipe.test_fold, recipe.validation, recipe.seed)
+    if None not in (clips, present) and clips != present:
+        raise RunError(
+            f"{trial.folder}: was trained with other clips than {recipe.data} has now; "
+            f"bring those back, give another --out, or delete the folder to train it anew"
+        )
+    return outcome
+
+
+def _fingerprint(data: str, test_fold: int, validation: float | None, seed: int) -> str | None:
+    """Which clips a run would have now; None if they are there no longer, for its result is as good as it was."""
+    with suppress(DataError, FileError):
+        return load_splits(data, test_fold=test_fold, validation=validation, seed=seed).fingerprint()
+    return None
 
 
 def _remaining(since: float, trained: int, waiting: int) -> timedelta:

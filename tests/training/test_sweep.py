@@ -1,6 +1,7 @@
 """Sweeps: which runs they make, that they go on where they stopped, and that one failure does not stop the others."""
 
 import json
+import shutil
 import statistics
 from io import StringIO
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_changed_recipe_is_not_taken_for_the_finished_one(recipes: dict[str, R
         f"{tmp_path / 'out' / 'probe' / 'seed0'}: was trained with lr 0.005, now 0.01; "
         f"give another --out, or delete the folder to train it anew"
     )
+
+
+def test_runs_on_other_clips_do_not_share_a_table(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    """A clip that has gone since; all of the data gone change nothing."""
+    only, out, data = {"probe": recipes["probe"]}, tmp_path / "out", tmp_path / "esc"
+    finished = sweep(only, out, folds=(1, 2), console=QUIET)
+    lines = (data / "meta" / "esc50.csv").read_text().splitlines()
+    (data / "meta" / "esc50.csv").write_text("\n".join(lines[:-1]) + "\n")
+    table = sweep(only, out, folds=(1, 2, 3), console=QUIET)
+    assert [outcome.fold for outcome in table.outcomes] == [3]
+    assert table.failures["probe, fold 1, seed 0"] == (
+        f"{out / 'probe' / 'fold1-seed0'}: was trained with other clips than {data} has now; "
+        f"bring those back, give another --out, or delete the folder to train it anew"
+    )
+    shutil.rmtree(data)
+    assert sweep(only, out, folds=(1, 2), console=QUIET).outcomes == finished.outcomes
 
 
 @pytest.mark.parametrize(
