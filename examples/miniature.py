@@ -276,7 +276,7 @@ def page(
     for name, row in ROWS.items():
         reached = [in_words(table.spread(name, "accuracy"), percent=True) for table in tables.values()]
         counts = {table.trainable_parameters(name) for table in tables.values() if name in table.papers}
-        parameters = ", ".join(f"{count:,}" for count in sorted(counts))
+        parameters = " or ".join(f"{count:,}" for count in sorted(counts))
         lines.append(cells(row.title, parameters, *reached, row.epic, row.esc50, row.spc2))
     lines += ["", "Against the parallel adapter with the same seeds, in points of accuracy:", ""]
     lines += heading("method", *columns)
