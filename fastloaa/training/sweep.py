@@ -137,7 +137,7 @@ def _run(trial: Trial, console: Console, fingerprint: Callable[..., str | None])
 
 
 def _fingerprint(data: str, test_fold: int, validation: float | None, seed: int) -> str | None:
-    """Which clips a run would have now; None if they are there no longer, for its result is as good as it was."""
+    """Which clips a run would have now; None if that cannot be read any more: its result is as good as it was."""
     with suppress(DataError, FileError):
         return load_splits(data, test_fold=test_fold, validation=validation, seed=seed).fingerprint()
     return None
